@@ -1,0 +1,34 @@
+//! What is true by thought alone.
+//!
+//! Ids, units, checked specs, life cycles as pure step functions, the names of the boot steps, outcomes and
+//! causes of death, deadlines, verdicts. Nothing in here does I/O, reads a clock, draws a random number,
+//! logs, or knows how any of it is written down: time, randomness and ids are arguments, and `wire` has
+//! the forms that travel.
+//!
+//! Reading order: [`id`], [`unit`], [`spec`], [`step`], [`outcome`], [`death`], [`workload`],
+//! [`incarnation`], [`certificate`], [`hold`], [`timeout`], [`limit`], [`verdict`].
+
+pub mod certificate;
+pub mod death;
+pub mod hold;
+pub mod id;
+pub mod incarnation;
+pub mod limit;
+pub mod outcome;
+pub mod spec;
+pub mod step;
+pub mod timeout;
+pub mod unit;
+pub mod verdict;
+pub mod workload;
+
+pub use certificate::{Certificate, ClockInterval};
+pub use death::DeathCause;
+pub use hold::{Edge, Hold};
+pub use id::{IncarnationId, StoreId, WorkloadId};
+pub use incarnation::IncarnationState;
+pub use outcome::{Killer, Outcome};
+pub use step::BootStep;
+pub use unit::{Memory, Timeout, VcpuCount};
+pub use verdict::Verdict;
+pub use workload::WorkloadState;

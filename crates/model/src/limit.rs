@@ -1,0 +1,35 @@
+//! Every limit of the system that a person can run into, in one table.
+
+use crate::unit::Memory;
+
+/// An archive of source code may be this large, packed.
+pub const ARCHIVE_BYTES: u64 = 10 * 1024 * 1024;
+/// One source file may be this large.
+pub const SOURCE_BYTES: u64 = 10 * 1024 * 1024;
+/// An archive may hold this many entries.
+pub const ARCHIVE_ENTRIES: usize = 10_000;
+/// Standard input from a file may be this large.
+pub const STDIN_BYTES: u64 = 1024 * 1024 * 1024;
+/// What is kept of a program's output unless asked otherwise.
+pub const OUTPUT_BYTES: u64 = 16 * 1024 * 1024;
+/// The most that may be asked to be kept of a program's output.
+pub const OUTPUT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// What is kept of a guest's console.
+pub const CONSOLE_BYTES: u64 = 1024 * 1024;
+/// Files a program hands back may together be this large.
+pub const RETURNED_BYTES: u64 = 256 * 1024 * 1024;
+/// A program may hand back this many files.
+pub const RETURNED_FILES: u32 = 10_000;
+/// Arguments and environment together.
+pub const ARGUMENT_BYTES: usize = 128 * 1024;
+/// Processes and threads a workload may have in its guest.
+pub const GUEST_PIDS: u32 = 1024;
+/// Machine memory comes in steps of this, which keeps the number of templates small.
+pub const MEMORY_STEP: Memory = match Memory::from_mib(64) {
+    Some(step) => step,
+    None => panic!("64 is more than zero"),
+};
+/// Free space that must be left on the disk of the home before a workload is accepted.
+pub const DISK_RESERVE: u64 = 64 * 1024 * 1024;
+/// An idempotency key may be this long.
+pub const IDEMPOTENCY_KEY_BYTES: usize = 255;

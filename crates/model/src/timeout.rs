@@ -1,0 +1,48 @@
+//! Every deadline of the system, in one table, with the ties between them asserted at compile time.
+
+use std::time::Duration;
+
+/// The launcher must have started a runner, and the runner claimed its row, this long after the intent.
+pub const CLAIM: Duration = Duration::from_secs(10);
+/// A boot, from claim to published. A cold boot in emulation takes 2–4 s here; a loaded host needs more.
+pub const BOOT: Duration = Duration::from_secs(60);
+/// The canary boot that decides whether KVM is usable.
+pub const CANARY: Duration = Duration::from_secs(20);
+/// Making a template: a cold boot, the warm-up (compiling Go for the first time takes 30 s), the save.
+pub const TEMPLATE: Duration = Duration::from_secs(300);
+/// One command on a VMM's monitor.
+pub const MONITOR: Duration = Duration::from_secs(10);
+/// One request to the agent that is not a program.
+pub const AGENT_REQUEST: Duration = Duration::from_secs(10);
+/// The guest's clock must be within this of the host's.
+pub const CLOCK_TOLERANCE: Duration = Duration::from_millis(50);
+/// A runner writes its heartbeat this often.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// A runner silent for this long is killed by whoever reconciles.
+pub const HEARTBEAT_LOST: Duration = Duration::from_secs(10);
+/// The agent's own deadline for a program lies this much after the runner's: it is the second net.
+pub const AGENT_DEADLINE_MARGIN: Duration = Duration::from_millis(500);
+/// After a killed process's pidfd must be readable within this; else it is `dying`.
+pub const DEATH: Duration = Duration::from_secs(2);
+/// Files that a program left are handed back within this.
+pub const OUTPUTS: Duration = Duration::from_secs(60);
+/// A runner answers on its control socket within this.
+pub const CONTROL: Duration = Duration::from_secs(2);
+/// The rungs of the shutdown ladder: agent, VMM, TERM, KILL.
+pub const RUNG_AGENT: Duration = Duration::from_secs(5);
+/// The second rung.
+pub const RUNG_VMM: Duration = Duration::from_secs(3);
+/// The third rung.
+pub const RUNG_TERM: Duration = Duration::from_secs(1);
+/// The fourth rung.
+pub const RUNG_KILL: Duration = Duration::from_secs(2);
+
+const _: () = {
+    assert!(MONITOR.as_millis() < BOOT.as_millis());
+    assert!(AGENT_REQUEST.as_millis() < BOOT.as_millis());
+    assert!(CANARY.as_millis() < BOOT.as_millis());
+    assert!(BOOT.as_millis() < TEMPLATE.as_millis());
+    assert!(3 * HEARTBEAT.as_millis() < HEARTBEAT_LOST.as_millis());
+    assert!(CONTROL.as_millis() < HEARTBEAT_LOST.as_millis());
+    assert!(DEATH.as_millis() >= RUNG_KILL.as_millis());
+};

@@ -1,0 +1,132 @@
+//! The intent of an incarnation: everything its runner needs to know, resolved, in one JSON object.
+//!
+//! Written by whoever asked, read once by the runner at claim. Nothing else reaches the runner: no setting
+//! and no environment variable is read later.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The version of this format that is written.
+pub const VERSION: u32 = 1;
+
+/// What one incarnation is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// Format version ([`VERSION`]).
+    pub version: u32,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// The machine.
+    pub machine: Machine,
+    /// How it comes to life.
+    pub start: Start,
+    /// From claim to published, in milliseconds.
+    pub boot_timeout_ms: u64,
+    /// The fault point to stand still at, `STEP:before` or `STEP:after`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<String>,
+    /// Wall clock when the request was accepted, in nanoseconds since the Unix epoch.
+    pub requested_unix_ns: u64,
+}
+
+/// What an incarnation is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Purpose {
+    /// Runs one program once.
+    Workload {
+        /// The workload's id.
+        workload: String,
+        /// The program.
+        program: Program,
+        /// Whether files left in the guest's output directory are handed back.
+        outputs: bool,
+    },
+    /// Becomes a template: boots, warms up, is saved.
+    Template {
+        /// The template's key.
+        key: String,
+        /// The directory in which memory and device state are written; the runner neither makes nor publishes it.
+        directory: PathBuf,
+        /// The program that warms the guest, if any.
+        warm_up: Option<Program>,
+    },
+    /// Only boots until its agent answers: is this accelerator usable?
+    Canary,
+}
+
+/// A program in the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// The whole environment, `KEY=VALUE`.
+    pub env: Vec<String>,
+    /// Working directory.
+    pub cwd: String,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// `memory.max` of its cgroup in the guest, in bytes.
+    pub memory_max: u64,
+    /// `pids.max` of its cgroup in the guest.
+    pub pids_max: u32,
+    /// How long it may run, in milliseconds.
+    pub timeout_ms: u64,
+    /// How much of its output is kept, in bytes.
+    pub output_limit: u64,
+    /// Whether `input/stdin` is its standard input; otherwise /dev/null is.
+    pub stdin: bool,
+}
+
+/// The machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The backend's name: `qemu`.
+    pub backend: String,
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    /// The CPU model given to the VMM.
+    pub cpu_model: String,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// The guest kernel.
+    pub kernel: PathBuf,
+    /// Its initial RAM file system.
+    pub initramfs: PathBuf,
+    /// The guest's root file system; absent for a canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rootfs: Option<PathBuf>,
+    /// The guest kernel's command line.
+    pub command_line: String,
+    /// The VMM root's directory.
+    pub vmm_root: PathBuf,
+    /// The VMM's path inside that root.
+    pub vmm_binary: PathBuf,
+    /// The VMM's version.
+    pub vmm_version: String,
+    /// The image's name; absent for a canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The image's digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<String>,
+}
+
+/// How an incarnation comes to life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "from")]
+pub enum Start {
+    /// A cold boot.
+    Boot,
+    /// A clone of a template; a restore that fails falls back to a cold boot, and that is recorded.
+    Clone {
+        /// The template's directory.
+        template: PathBuf,
+        /// Its key.
+        key: String,
+    },
+}

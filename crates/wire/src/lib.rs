@@ -1,0 +1,21 @@
+//! Every byte that crosses a process, a version or a disk.
+//!
+//! Only this crate (and the settings of the command line) derives serde. Wire types are not our types:
+//! conversion to a type of `outlast_model` is validation. Nothing here touches a file or a socket, and no
+//! policy is decided here.
+//!
+//! Reading order: [`paths`], [`identity`], [`intent`], [`guest`], [`control`], [`journal`],
+//! [`output_log`], [`record`], [`image`], [`template`], [`view`], [`exit_code`].
+
+pub mod control;
+pub mod exit_code;
+pub mod guest;
+pub mod identity;
+pub mod image;
+pub mod intent;
+pub mod journal;
+pub mod output_log;
+pub mod paths;
+pub mod record;
+pub mod template;
+pub mod view;

@@ -1,0 +1,149 @@
+//! Where everything lies: pure joins of names, one function per place. Nothing here touches a disk.
+//!
+//! ```text
+//!   HOME/outlast.db                      the store
+//!   HOME/proofs                          marks a home in which fault points are honoured
+//!   HOME/incarnations/INC/               evidence, kept
+//!       journal.jsonl output.log console.log vmm.log runner.log
+//!       input/files/ input/stdin         what the program gets; gone at the end
+//!       outputs/                         what the program handed back
+//!       hold                             exists while the runner is held; removing it releases the runner
+//!   RUN/INC/                             sockets and heartbeat, gone with the incarnation
+//!   LIBRARY/images boot vmm templates canary verified
+//! ```
+
+use outlast_model::IncarnationId;
+use std::path::{Path, PathBuf};
+
+/// The places of one owner on one host: state, run directory, and a library several homes may share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    home: PathBuf,
+    run: PathBuf,
+    library: PathBuf,
+}
+
+impl Places {
+    /// From three absolute directories.
+    pub fn new(home: PathBuf, run: PathBuf, library: PathBuf) -> Self {
+        Self { home, run, library }
+    }
+
+    /// The state directory.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// The directory of run directories.
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+
+    /// The library.
+    pub fn library(&self) -> Library {
+        Library(self.library.clone())
+    }
+
+    /// The store's database.
+    pub fn database(&self) -> PathBuf {
+        self.home.join("outlast.db")
+    }
+
+    /// The file whose presence lets fault points be honoured.
+    pub fn proofs_marker(&self) -> PathBuf {
+        self.home.join("proofs")
+    }
+
+    /// The directory of all evidence directories.
+    pub fn incarnations(&self) -> PathBuf {
+        self.home.join("incarnations")
+    }
+
+    /// The evidence of one incarnation.
+    pub fn evidence(&self, id: IncarnationId) -> Evidence {
+        Evidence(self.incarnations().join(id.to_string()))
+    }
+
+    /// The run directory of one incarnation.
+    pub fn run_directory(&self, id: IncarnationId) -> RunDirectory {
+        RunDirectory(self.run.join(id.to_string()))
+    }
+}
+
+macro_rules! directory {
+    ($(#[$doc:meta])* $name:ident { $($(#[$entry_doc:meta])* $entry:ident = $file:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name(PathBuf);
+
+        impl $name {
+            /// At this path.
+            pub fn at(path: PathBuf) -> Self {
+                Self(path)
+            }
+            /// The directory itself.
+            pub fn path(&self) -> &Path {
+                &self.0
+            }
+            $($(#[$entry_doc])* pub fn $entry(&self) -> PathBuf { self.0.join($file) })+
+        }
+    };
+}
+
+directory!(
+    /// The evidence directory of one incarnation.
+    Evidence {
+        /// What the runner did, a JSON object a line.
+        journal = "journal.jsonl",
+        /// What the program wrote ([`crate::output_log`]).
+        output_log = "output.log",
+        /// What the guest's console said.
+        console_log = "console.log",
+        /// What the VMM said on standard error.
+        vmm_log = "vmm.log",
+        /// What the runner said on standard error.
+        runner_log = "runner.log",
+        /// Everything the program is given.
+        input = "input",
+        /// The files the program is given.
+        input_files = "input/files",
+        /// Its standard input.
+        input_stdin = "input/stdin",
+        /// The files the program handed back.
+        outputs = "outputs",
+        /// Exists while the runner is held.
+        hold = "hold",
+    }
+);
+
+directory!(
+    /// The run directory of one incarnation.
+    RunDirectory {
+        /// The runner's control socket.
+        control_socket = "control.sock",
+        /// The VMM's monitor.
+        monitor_socket = "qmp.sock",
+        /// The guest link.
+        agent_socket = "agent.sock",
+        /// Touched by the runner once a second.
+        heartbeat = "heartbeat",
+    }
+);
+
+directory!(
+    /// The library: what several homes of one owner may share.
+    Library {
+        /// Images, by name.
+        images = "images",
+        /// Initial RAM file systems, by digest.
+        boot = "boot",
+        /// VMM roots, by backend.
+        vmm = "vmm",
+        /// Templates, by key.
+        templates = "templates",
+        /// Results of canary boots.
+        canary = "canary",
+        /// Stamps of files whose digests were verified.
+        verified = "verified",
+    }
+);

@@ -1,0 +1,60 @@
+//! A template's manifest: what it was made of, and the digests of its two files.
+
+use serde::{Deserialize, Serialize};
+
+/// The version of this format that is written.
+pub const VERSION: u32 = 1;
+
+/// Everything that must be equal for a clone to be allowed. Its canonical JSON is hashed into the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateIngredients {
+    /// Format version of templates; raised when the machine's devices change.
+    pub generation: u32,
+    /// The image's name, for people.
+    pub image: String,
+    /// The image's digest.
+    pub image_digest: String,
+    /// Digest of the initial RAM file system, which holds the agent's build.
+    pub initramfs_digest: String,
+    /// The guest kernel's command line.
+    pub command_line: String,
+    /// The backend's name.
+    pub backend: String,
+    /// Digest of the VMM root.
+    pub vmm_digest: String,
+    /// The devices of the machine, as the backend names its topology.
+    pub topology: String,
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    /// The CPU model given to the VMM.
+    pub cpu_model: String,
+    /// What the host's CPU is, as far as guests can see it.
+    pub host_cpu: String,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Machine memory in bytes.
+    pub memory: u64,
+    /// The warm-up's arguments.
+    pub warm_up: Vec<String>,
+}
+
+/// A template's manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateManifest {
+    /// Format version ([`VERSION`]).
+    pub version: u32,
+    /// The key: lower-case hexadecimal SHA-256 of the ingredients' JSON.
+    pub key: String,
+    /// What it was made of.
+    pub ingredients: TemplateIngredients,
+    /// The incarnation that made it.
+    pub made_by: String,
+    /// When, in nanoseconds since the Unix epoch.
+    pub made_unix_ns: u64,
+    /// SHA-256 of the memory file.
+    pub memory_sha256: String,
+    /// SHA-256 of the device state.
+    pub state_sha256: String,
+    /// Size of the device state in bytes.
+    pub state_bytes: u64,
+}
