@@ -1,2 +1,82 @@
-//! placeholder
-fn main() {}
+//! `outlast-agent`: PID 1 of the guest (`/init` of its initramfs). It brings the guest up, then does what the
+//! host asks over one byte stream, for as long as the guest lives.
+//!
+//! ```text
+//!   boot ─► link (virtio-serial port) ─► session ─┬─► service   clock, randomness, identity, files
+//!                                        ▲    │   └─► program   cgroup, process, streams, exit
+//!                                        └────┘ hang-up: the next connection
+//! ```
+//!
+//! It decides nothing: what runs, with which limits, and what its answers mean is the host's business, and it
+//! knows neither the host's paths nor its policy. If it cannot go on it ends, and the kernel panics with it:
+//! a guest without its agent is of no use to anyone.
+
+mod boot;
+mod console;
+mod link;
+mod program;
+mod refusal;
+mod service;
+mod session;
+mod sys;
+
+use link::{Port, Uevents};
+use outlast_wire::guest::PORT_NAME;
+use program::{Groups, Reaper, Scope, Site};
+use refusal::chain;
+use service::Facts;
+use session::{Ended, Services};
+use std::cell::Cell;
+use std::error::Error;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+fn main() -> ExitCode {
+    if !rustix::process::getpid().is_init() {
+        console::say(concat!(env!("CARGO_PKG_VERSION"), ", PID 1 of an outlast guest and nothing else"));
+        return ExitCode::from(2);
+    }
+    console::panics_end_the_guest();
+    let error = match live() {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
+    console::say(&format!("cannot go on: {}", chain(error.as_ref())));
+    ExitCode::FAILURE
+}
+
+fn live() -> Result<std::convert::Infallible, Box<dyn Error>> {
+    let uevents = boot::boot()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, serve(uevents))
+}
+
+async fn serve(uevents: Uevents) -> Result<std::convert::Infallible, Box<dyn Error>> {
+    let port = Port::open(PORT_NAME, &uevents)?;
+    drop(uevents);
+    let reaper = Rc::new(Reaper::new(Scope::Everything));
+    let site = Site { reaper: Rc::clone(&reaper), groups: Groups::Cgroups };
+    let services = Rc::new(Services { site, facts: Facts::gather(), started: Cell::new(0) });
+    let reaping = tokio::task::spawn_local(async move { reaper.run().await });
+    tokio::select! {
+        broken = connections(&port, &services) => broken,
+        stopped = reaping => Err(match stopped {
+            Ok(Err(error)) => error.into(),
+            Ok(Ok(never)) => match never {},
+            Err(error) => error.into(),
+        }),
+    }
+}
+
+/// Serves one connection after the other.
+async fn connections(
+    port: &Port,
+    services: &Rc<Services>,
+) -> Result<std::convert::Infallible, Box<dyn Error>> {
+    loop {
+        match session::serve(port, services).await? {
+            Ended::HangUp => {}
+            Ended::PowerOff => service::power_off(),
+        }
+    }
+}

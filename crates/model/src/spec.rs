@@ -1,6 +1,7 @@
 //! The checked request for a workload: what travels on after every setting was read and defaulted.
 
 use crate::unit::{Memory, Timeout, VcpuCount};
+use std::fmt;
 use thiserror::Error;
 
 /// A workload as it will be run. Every value is resolved; nobody reads a setting or the environment later.
@@ -25,7 +26,8 @@ pub struct WorkloadSpec {
 }
 
 /// One environment variable; the name is not empty and holds no `=`, neither part holds a zero byte.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Its value may be a secret and is not in its debug output.
+#[derive(Clone, PartialEq, Eq)]
 pub struct EnvVar {
     name: String,
     value: String,
@@ -55,6 +57,12 @@ pub enum EnvError {
         /// The name.
         name: String,
     },
+}
+
+impl fmt::Debug for EnvVar {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "EnvVar({}=…)", self.name)
+    }
 }
 
 impl EnvVar {
@@ -105,6 +113,12 @@ mod tests {
         assert!(matches!(EnvVar::parse("1A=x"), Err(EnvError::BadName { .. })));
         assert!(matches!(EnvVar::parse("A B=x"), Err(EnvError::BadName { .. })));
         assert!(matches!(EnvVar::parse("A=x\0y"), Err(EnvError::ZeroByte { .. })));
+    }
+
+    #[test]
+    fn debug_output_keeps_the_value_to_itself() {
+        let shown = format!("{:?}", EnvVar::parse("TOKEN=hunter2").unwrap());
+        assert!(shown.contains("TOKEN") && !shown.contains("hunter2"), "{shown}");
     }
 
     proptest! {

@@ -44,6 +44,49 @@ pub mod other {
     pub const HOST: u8 = 6;
 }
 
+/// The kinds of failure that scripts can tell apart, by exit code and by `kind` with `--json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// What was asked for makes no sense.
+    BadInput,
+    /// There is no such thing.
+    NotFound,
+    /// Wrong state, or somebody else holds it.
+    Conflict,
+    /// Not permitted.
+    NotPermitted,
+    /// This host cannot do it.
+    Host,
+    /// It was tried and did not work.
+    Failed,
+}
+
+impl FailureKind {
+    /// The word printed with `--json`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BadInput => "bad_input",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::NotPermitted => "not_permitted",
+            Self::Host => "host",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// The exit code of every command but `run`, `vm exec` and `prove`.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::BadInput => other::USAGE,
+            Self::NotFound => other::NOT_FOUND,
+            Self::Conflict => other::CONFLICT,
+            Self::NotPermitted => other::NOT_PERMITTED,
+            Self::Host => other::HOST,
+            Self::Failed => other::FAILED,
+        }
+    }
+}
+
 /// The exit code `outlast run` ends with for an outcome.
 pub fn of_outcome(outcome: &Outcome) -> u8 {
     match outcome {

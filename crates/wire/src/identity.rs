@@ -13,4 +13,7 @@ pub struct ProcessIdentity {
     pub boot_id: String,
     /// The inode of the PID namespace the process lives in.
     pub pid_namespace: u64,
+    /// The inode of the PID namespace in which `pid` means that. Whoever looks from another one cannot tell
+    /// whether the process lives: there the pid is somebody else's, or nobody's.
+    pub observer_namespace: u64,
 }

@@ -4,6 +4,7 @@
 //! and no environment variable is read later.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::PathBuf;
 
 /// The version of this format that is written.
@@ -25,6 +26,9 @@ pub struct Intent {
     /// The fault point to stand still at, `STEP:before` or `STEP:after`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<String>,
+    /// Why it boots cold although a template was wanted; the runner publishes it with what it started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fell_back: Option<String>,
     /// Wall clock when the request was accepted, in nanoseconds since the Unix epoch.
     pub requested_unix_ns: u64,
 }
@@ -55,8 +59,8 @@ pub enum Purpose {
     Canary,
 }
 
-/// A program in the guest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A program in the guest. Values of its environment may be secrets and are not in its debug output.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
     /// Program and arguments.
     pub argv: Vec<String>,
@@ -78,6 +82,25 @@ pub struct Program {
     pub output_limit: u64,
     /// Whether `input/stdin` is its standard input; otherwise /dev/null is.
     pub stdin: bool,
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |assignment: &String| format!("{}=…", assignment.split('=').next().unwrap_or_default());
+        let Self { argv, env, cwd, uid, gid, memory_max, pids_max, timeout_ms, output_limit, stdin } = self;
+        out.debug_struct("Program")
+            .field("argv", argv)
+            .field("env", &env.iter().map(name).collect::<Vec<_>>())
+            .field("cwd", cwd)
+            .field("uid", uid)
+            .field("gid", gid)
+            .field("memory_max", memory_max)
+            .field("pids_max", pids_max)
+            .field("timeout_ms", timeout_ms)
+            .field("output_limit", output_limit)
+            .field("stdin", stdin)
+            .finish()
+    }
 }
 
 /// The machine.

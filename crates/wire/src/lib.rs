@@ -5,8 +5,9 @@
 //! policy is decided here.
 //!
 //! Reading order: [`paths`], [`identity`], [`intent`], [`guest`], [`control`], [`journal`],
-//! [`output_log`], [`record`], [`image`], [`template`], [`view`], [`exit_code`].
+//! [`output_log`], [`record`], [`image`], [`template`], [`canary`], [`view`], [`exit_code`].
 
+pub mod canary;
 pub mod control;
 pub mod exit_code;
 pub mod guest;

@@ -138,8 +138,9 @@ impl OutputLogReader {
             }
             self.magic_seen = true;
         }
-        let Some(header) = self.buffer.get(self.start..self.start + HEADER) else { return Ok(None) };
-        let header: [u8; HEADER] = header.try_into().expect("the slice has HEADER bytes");
+        let Some(header) = self.buffer[self.start..].first_chunk::<HEADER>().copied() else {
+            return Ok(None);
+        };
         let length = u32::from_le_bytes([header[17], header[18], header[19], header[20]]);
         let payload = usize::try_from(length).unwrap_or(usize::MAX);
         if payload > MAX_PAYLOAD {

@@ -135,6 +135,8 @@ directory!(
     Library {
         /// Images, by name.
         images = "images",
+        /// Guest kernels with their modules, by package version; images share them.
+        kernels = "kernels",
         /// Initial RAM file systems, by digest.
         boot = "boot",
         /// VMM roots, by backend.

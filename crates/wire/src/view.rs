@@ -18,6 +18,9 @@ pub struct RunView {
     pub accelerator: String,
     /// `clone` or `boot`; absent when it never got there.
     pub started_from: Option<String>,
+    /// Why it did not start from a template although one was wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fell_back: Option<String>,
     /// How it ended.
     pub outcome: OutcomeRecord,
     /// Standard output; bytes that are not UTF-8 are replaced.
@@ -61,6 +64,9 @@ pub struct WorkloadView {
     pub accelerator: String,
     /// `clone` or `boot`.
     pub started_from: Option<String>,
+    /// Why it did not start from a template although one was wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fell_back: Option<String>,
     /// When it was accepted, in nanoseconds since the Unix epoch.
     pub created_unix_ns: u64,
     /// When it ended, likewise.

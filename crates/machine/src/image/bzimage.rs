@@ -109,8 +109,10 @@ fn unpack(payload: &[u8]) -> Result<Vec<u8>, BzImageError> {
     let mut buffer = vec![0; LZ4_LEGACY_BLOCK];
     while !rest.is_empty() {
         let length = word(rest, 0).ok_or(damaged("a block has no length"))?;
-        let block = length.checked_add(4).and_then(|end| rest.get(4..end)).ok_or(damaged("a block is cut"))?;
-        let written = lz4_flex::block::decompress_into(block, &mut buffer).map_err(|_| damaged("a block does not unpack"))?;
+        let block =
+            length.checked_add(4).and_then(|end| rest.get(4..end)).ok_or(damaged("a block is cut"))?;
+        let written = lz4_flex::block::decompress_into(block, &mut buffer)
+            .map_err(|_| damaged("a block does not unpack"))?;
         unpacked.extend_from_slice(&buffer[..written]);
         rest = &rest[4 + length..];
     }
@@ -166,7 +168,10 @@ mod tests {
     fn every_other_input_is_refused_by_name() {
         let elf = elf_with(&[], &pvh_note());
         assert_eq!(vmlinux(b"MZ"), Err(BzImageError::NotBzImage));
-        assert_eq!(vmlinux(&bzimage(b"\x28\xb5\x2f\xfd...")), Err(BzImageError::Compression { name: "zstd" }));
+        assert_eq!(
+            vmlinux(&bzimage(b"\x28\xb5\x2f\xfd...")),
+            Err(BzImageError::Compression { name: "zstd" })
+        );
         assert_eq!(vmlinux(&bzimage(b"????")), Err(BzImageError::Compression { name: "something unknown" }));
         assert_eq!(vmlinux(&bzimage(&packed(b"no kernel"))), Err(BzImageError::Elf(ElfError::NotElf)));
         assert_eq!(vmlinux(&bzimage(&packed(&elf_with(&[], b"")))), Err(BzImageError::NoPvh));

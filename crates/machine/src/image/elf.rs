@@ -37,10 +37,12 @@ struct Table {
 
 const SECTION_ENTRY: usize = 64;
 const SEGMENT_ENTRY: usize = 56;
+/// `p_type` of the segment that names a dynamic program's loader.
+const PT_INTERP: usize = 3;
 /// `p_type` of a note segment.
-const PT_NOTE: u64 = 4;
+const PT_NOTE: usize = 4;
 /// The note by which a kernel offers its PVH entry point: Linux `include/xen/interface/elfnote.h`.
-const XEN_ELFNOTE_PHYS32_ENTRY: u64 = 18;
+const XEN_ELFNOTE_PHYS32_ENTRY: usize = 18;
 
 impl<'a> Elf<'a> {
     /// Checks the header and that both tables lie in the file.
@@ -60,7 +62,8 @@ impl<'a> Elf<'a> {
                 count: number(bytes, count, 2).ok_or(error.clone())?,
             };
             let end = table.entry.checked_mul(table.count).and_then(|size| size.checked_add(table.offset));
-            let fits = end.is_some_and(|end| end <= bytes.len()) && (table.count == 0 || table.entry >= least);
+            let fits =
+                end.is_some_and(|end| end <= bytes.len()) && (table.count == 0 || table.entry >= least);
             if fits { Ok(table) } else { Err(error) }
         };
         Ok(Self {
@@ -94,11 +97,19 @@ impl<'a> Elf<'a> {
 
     /// Whether the kernel can be started through PVH, which is how QEMU starts an ELF given by `-kernel`.
     pub fn offers_pvh(&self) -> bool {
-        (0..self.segments.count).any(|index| {
-            let entry = self.segments.offset + index * self.segments.entry;
-            let is_note = number(self.bytes, entry, 4) == usize::try_from(PT_NOTE).ok();
-            is_note && self.range(entry + 8, entry + 32).is_some_and(has_pvh_note)
-        })
+        self.segments_of(PT_NOTE).any(|entry| self.range(entry + 8, entry + 32).is_some_and(has_pvh_note))
+    }
+
+    /// Whether it is a program that needs a loader and shared libraries.
+    pub fn is_dynamic(&self) -> bool {
+        self.segments_of(PT_INTERP).next().is_some()
+    }
+
+    /// Where the headers of all segments of one type stand.
+    fn segments_of(&self, wanted: usize) -> impl Iterator<Item = usize> {
+        let entries =
+            (0..self.segments.count).map(|index| self.segments.offset + index * self.segments.entry);
+        entries.filter(move |entry| number(self.bytes, *entry, 4) == Some(wanted))
     }
 
     fn section_bytes(&self, index: usize) -> Option<&'a [u8]> {
@@ -122,7 +133,7 @@ fn has_pvh_note(mut notes: &[u8]) -> bool {
     while let (Some(name_size), Some(size), Some(kind)) =
         (number(notes, 0, 4), number(notes, 4, 4), number(notes, 8, 4))
     {
-        if kind as u64 == XEN_ELFNOTE_PHYS32_ENTRY && notes.get(12..16) == Some(b"Xen\0") {
+        if kind == XEN_ELFNOTE_PHYS32_ENTRY && notes.get(12..16) == Some(b"Xen\0") {
             return true;
         }
         let padded = |size: usize| size.checked_next_multiple_of(4);
@@ -202,7 +213,8 @@ pub(crate) mod tests {
 
     #[test]
     fn sections_and_modinfo_are_found() {
-        let bytes = elf_with(&[(".text", b"code"), (".modinfo", b"name=a\0depends=b,c\0alias=x\0alias=y\0")], &[]);
+        let bytes =
+            elf_with(&[(".text", b"code"), (".modinfo", b"name=a\0depends=b,c\0alias=x\0alias=y\0")], &[]);
         let elf = Elf::parse(&bytes).unwrap();
         assert_eq!(elf.section(".text"), Some(&b"code"[..]));
         assert_eq!(elf.section(".tex"), None);

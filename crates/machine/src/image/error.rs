@@ -176,6 +176,14 @@ pub enum LibraryError {
         /// What it is.
         found: String,
     },
+    /// The agent is not a program that a guest could start.
+    #[error("{} cannot be the agent: {why}", .path.display())]
+    Agent {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// A file changed while it was being hashed.
     #[error("{} changes while it is read", .path.display())]
     Changing {

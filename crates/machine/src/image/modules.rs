@@ -232,7 +232,8 @@ mod tests {
         let tree = tempfile::tempdir().unwrap();
         let kernel = tree.path().join("kernel/drivers");
         std::fs::create_dir_all(&kernel).unwrap();
-        let module = |depends: &str| elf_with(&[(".modinfo", format!("depends={depends}\0").as_bytes())], &[]);
+        let module =
+            |depends: &str| elf_with(&[(".modinfo", format!("depends={depends}\0").as_bytes())], &[]);
         std::fs::write(kernel.join("virtio-rng.ko"), module("virtio_ring,fs")).unwrap();
         std::fs::write(kernel.join("virtio_ring.ko"), module("")).unwrap();
         std::fs::write(kernel.join("packed.ko.xz"), b"").unwrap();

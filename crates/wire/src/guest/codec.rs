@@ -88,7 +88,7 @@ impl FrameDecoder {
     ///
     /// # Errors
     /// As [`Self::next_body`], and [`FrameError::Malformed`] when the body is not an `M`.
-    pub fn next<M: Message + Default>(&mut self) -> Result<Option<M>, FrameError> {
+    pub fn next_message<M: Message + Default>(&mut self) -> Result<Option<M>, FrameError> {
         self.next_body()?.map(|body| decode(&body)).transpose()
     }
 }
@@ -127,7 +127,7 @@ mod tests {
             let mut seen: Vec<HostFrame> = Vec::new();
             for chunk in bytes.chunks(piece) {
                 decoder.push(chunk);
-                while let Some(frame) = decoder.next().unwrap() {
+                while let Some(frame) = decoder.next_message().unwrap() {
                     seen.push(frame);
                 }
             }
@@ -138,7 +138,7 @@ mod tests {
         fn rubbish_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..4096)) {
             let mut decoder = FrameDecoder::new();
             decoder.push(&bytes);
-            while let Ok(Some(_)) = decoder.next::<GuestFrame>() {}
+            while let Ok(Some(_)) = decoder.next_message::<GuestFrame>() {}
         }
     }
 }

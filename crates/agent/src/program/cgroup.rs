@@ -1,0 +1,301 @@
+//! The cgroup (version 2) of a program: its limits, whether anything in it still lives, whether the kernel
+//! killed in it for want of memory, and killing all of it at once.
+//!
+//! The tree in the guest is `/sys/fs/cgroup` (the agent itself, unlimited) → `outlast` (controllers on, no
+//! processes) → one directory per program. Who is put into it is decided by `spawn`.
+
+use super::Groups;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::io::Interest;
+
+/// Where the kernel's tree is mounted.
+pub(crate) const TREE: &str = "/sys/fs/cgroup";
+/// The parent of every program's cgroup.
+const PARENT: &str = "/sys/fs/cgroup/outlast";
+
+/// A file of a cgroup could not be used as wanted.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum CgroupError {
+    /// mkdir.
+    #[error("make {0}")]
+    Make(PathBuf, #[source] Errno),
+    /// Opening, reading or writing one of its files.
+    #[error("{0} of a cgroup")]
+    File(&'static str, #[source] Errno),
+    /// A file that does not say what cgroup-v2.rst promises.
+    #[error("{0} of a cgroup is unreadable")]
+    Format(&'static str),
+}
+
+impl CgroupError {
+    /// The error number behind it.
+    pub(super) fn errno(&self) -> i32 {
+        match self {
+            Self::Make(_, source) | Self::File(_, source) => source.raw_os_error(),
+            Self::Format(_) => 0,
+        }
+    }
+}
+
+/// What a program may use.
+pub(crate) struct Limits {
+    /// `memory.max`, in bytes.
+    pub(crate) memory_max: u64,
+    /// `pids.max`.
+    pub(crate) pids_max: u32,
+}
+
+/// A program's cgroup.
+pub(crate) struct Cgroup {
+    path: PathBuf,
+    directory: OwnedFd,
+}
+
+impl Cgroup {
+    /// Makes it below `parent` and sets its limits; nothing is left of it when that fails.
+    fn make(parent: &Path, name: &str, limits: &Limits) -> Result<Self, CgroupError> {
+        let path = parent.join(name);
+        rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755))
+            .map_err(|source| CgroupError::Make(path.clone(), source))?;
+        let made = Self::open(path.clone()).and_then(|cgroup| cgroup.limit(limits).map(|()| cgroup));
+        if made.is_err() {
+            // It is empty: nothing was started in it. The first error is the one worth telling.
+            let _ = rustix::fs::rmdir(&path);
+        }
+        made
+    }
+
+    fn open(path: PathBuf) -> Result<Self, CgroupError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(&path, flags, Mode::empty())
+            .map_err(|source| CgroupError::File("directory", source))?;
+        Ok(Self { path, directory })
+    }
+
+    fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
+        crate::console::tr("mkdir");
+        self.write("memory.max", &limits.memory_max.to_string())?;
+        self.write("memory.oom.group", "1")?;
+        self.write("pids.max", &limits.pids_max.to_string())?;
+        match self.write("memory.swap.max", "0") {
+            // Kernels without swap do not have the file, and nothing to limit either.
+            Err(CgroupError::File(_, Errno::NOENT)) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn kill(&self) -> Result<(), CgroupError> {
+        match self.write("cgroup.kill", "1") {
+            // Removed already, so nothing lives in it.
+            Err(CgroupError::File(_, Errno::NOENT | Errno::NODEV)) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn populated(&self) -> Result<bool, CgroupError> {
+        let events = read(self.file("cgroup.events", OFlags::RDONLY)?, "cgroup.events")?;
+        populated_in(&events)
+    }
+
+    /// Whether the kernel's OOM killer has killed anything in it.
+    fn out_of_memory(&self) -> Result<bool, CgroupError> {
+        let events = read(self.file("memory.events", OFlags::RDONLY)?, "memory.events")?;
+        out_of_memory_in(&events)
+    }
+
+    /// Waits until no process in it lives. The kernel wakes readers of cgroup.events (as a priority event)
+    /// when that changes, at most once in ten milliseconds; the state itself is always current.
+    async fn empty(&self) -> Result<(), CgroupError> {
+        const FILE: &str = "cgroup.events";
+        let file = self.file(FILE, OFlags::RDONLY)?;
+        let lift = |error: std::io::Error| {
+            CgroupError::File(FILE, Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        };
+        let watch = crate::sys::watch::watch(file, Interest::PRIORITY).map_err(lift)?;
+        while populated_in(&read(watch.get_ref().as_fd(), FILE)?)? {
+            watch.ready(Interest::PRIORITY).await.map_err(lift)?.clear_ready();
+        }
+        Ok(())
+    }
+
+    fn write(&self, file: &'static str, text: &str) -> Result<(), CgroupError> {
+        let fd = self.file(file, OFlags::WRONLY)?;
+        rustix::io::write(fd, text.as_bytes()).map(drop).map_err(|source| CgroupError::File(file, source))
+    }
+
+    fn file(&self, file: &'static str, flags: OFlags) -> Result<OwnedFd, CgroupError> {
+        rustix::fs::openat(&self.directory, file, flags | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|source| CgroupError::File(file, source))
+    }
+}
+
+/// The first 4 KiB of a file of a cgroup, from its beginning. The ones read here are far shorter.
+fn read(fd: impl AsFd, file: &'static str) -> Result<String, CgroupError> {
+    let mut buffer = [0; 4096];
+    let length = rustix::io::pread(fd, &mut buffer, 0).map_err(|source| CgroupError::File(file, source))?;
+    let text = buffer.get(..length).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    text.map(str::to_owned).ok_or(CgroupError::Format(file))
+}
+
+/// The value of `key` in a flat keyed file (cgroup-v2.rst, "Format").
+fn value_of(text: &str, key: &str) -> Option<u64> {
+    let mut pairs = text.lines().filter_map(|line| line.split_once(' '));
+    pairs.find(|(name, _)| *name == key)?.1.trim().parse().ok()
+}
+
+fn populated_in(events: &str) -> Result<bool, CgroupError> {
+    value_of(events, "populated").map(|value| value != 0).ok_or(CgroupError::Format("cgroup.events"))
+}
+
+fn out_of_memory_in(events: &str) -> Result<bool, CgroupError> {
+    let killed = value_of(events, "oom_kill").ok_or(CgroupError::Format("memory.events"))?;
+    // Linux 5.17 and later count killed groups apart; each of those also counted at least one oom_kill.
+    Ok(killed > 0 || value_of(events, "oom_group_kill").unwrap_or(0) > 0)
+}
+
+/// What keeps the processes of one program together.
+pub(crate) enum Group {
+    /// Its cgroup.
+    Cgroup(Cgroup),
+    /// The process group of its leader, for tests on hosts: no limits, and whoever leaves it is lost.
+    #[cfg(test)]
+    ProcessGroup(std::cell::Cell<Option<rustix::process::Pid>>),
+}
+
+impl Groups {
+    /// Makes the group `name`.
+    pub(super) fn make(&self, name: &str, limits: &Limits) -> Result<Group, CgroupError> {
+        match self {
+            Self::Cgroups => Cgroup::make(Path::new(PARENT), name, limits).map(Group::Cgroup),
+            #[cfg(test)]
+            Self::ProcessGroups => Ok(Group::ProcessGroup(std::cell::Cell::new(None))),
+        }
+    }
+}
+
+impl Group {
+    /// The directory a process is cloned into.
+    pub(super) fn directory(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Cgroup(cgroup) => Some(cgroup.directory.as_fd()),
+            #[cfg(test)]
+            Self::ProcessGroup(_) => None,
+        }
+    }
+
+    /// The program has begun with this process.
+    pub(super) fn has_leader(&self, leader: rustix::process::Pid) {
+        match self {
+            Self::Cgroup(_) => {
+                let _ = leader;
+            }
+            #[cfg(test)]
+            Self::ProcessGroup(cell) => cell.set(Some(leader)),
+        }
+    }
+
+    /// Kills everything in it with SIGKILL, at once and without a gap through which a fork could escape.
+    pub(super) fn kill(&self) -> Result<(), CgroupError> {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.kill(),
+            #[cfg(test)]
+            Self::ProcessGroup(leader) => {
+                let kill = |pid| rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+                match leader.get().map_or(Ok(()), kill) {
+                    Err(Errno::SRCH) => Ok(()),
+                    result => result.map_err(|source| CgroupError::File("process group", source)),
+                }
+            }
+        }
+    }
+
+    /// Kills whatever still lives in it and waits until nothing does, but no longer than `limit`.
+    /// Returns whether it is empty now.
+    pub(super) async fn clear(&self, limit: Duration) -> Result<bool, CgroupError> {
+        match self {
+            Self::Cgroup(cgroup) => {
+                if !cgroup.populated()? {
+                    return Ok(true);
+                }
+                cgroup.kill()?;
+                tokio::time::timeout(limit, cgroup.empty()).await.map_or(Ok(false), |end| end.map(|()| true))
+            }
+            #[cfg(test)]
+            Self::ProcessGroup(_) => self.kill().map(|()| true),
+        }
+    }
+
+    /// Whether the kernel killed anything in it for want of memory.
+    pub(super) fn out_of_memory(&self) -> Result<bool, CgroupError> {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.out_of_memory(),
+            #[cfg(test)]
+            Self::ProcessGroup(_) => Ok(false),
+        }
+    }
+
+    /// Removes it. One that cannot be removed (something in it cannot die) stays, and the console says so.
+    pub(super) fn remove(&self) {
+        match self {
+            Self::Cgroup(cgroup) => {
+                if let Err(errno) = rustix::fs::rmdir(&cgroup.path) {
+                    crate::console::say(&format!("remove {}: {errno}", cgroup.path.display()));
+                }
+            }
+            #[cfg(test)]
+            Self::ProcessGroup(_) => {}
+        }
+    }
+}
+
+/// Turns the controllers on and makes the parent of all programs' cgroups. Once, at boot, with [`TREE`] mounted.
+/// The cpu controller weighs all programs together like one process of the agent's rank; it is welcome, the
+/// other two are needed.
+///
+/// # Errors
+/// [`CgroupError`] when memory or pids cannot be limited: no program may be started then.
+pub(crate) fn prepare_cgroups() -> Result<(), CgroupError> {
+    let root = Cgroup::open(PathBuf::from(TREE))?;
+    // A kernel without the controller answers EINVAL; programs then compete with the agent one by one.
+    let _ = root.write("cgroup.subtree_control", "+cpu");
+    root.write("cgroup.subtree_control", "+memory +pids")?;
+    match rustix::fs::mkdirat(&root.directory, "outlast", Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(source) => return Err(CgroupError::Make(PathBuf::from(PARENT), source)),
+    }
+    Cgroup::open(PathBuf::from(PARENT))?.write("cgroup.subtree_control", "+memory +pids")
+}
+
+/// Kills every program of the guest, of whatever connection.
+pub(crate) fn kill_all_programs() -> Result<(), CgroupError> {
+    let all = Cgroup::open(PathBuf::from(PARENT))?;
+    all.kill()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn populated_is_read_from_the_events_of_the_kernel() {
+        assert!(populated_in("populated 1\nfrozen 0\n").unwrap());
+        assert!(!populated_in("populated 0\nfrozen 0\n").unwrap());
+        assert!(matches!(populated_in("frozen 0\n"), Err(CgroupError::Format("cgroup.events"))));
+        assert!(matches!(populated_in("populated maybe\n"), Err(CgroupError::Format(_))));
+    }
+
+    #[test]
+    fn only_kills_count_as_out_of_memory() {
+        let pressed = "low 0\nhigh 0\nmax 4711\noom 3\noom_kill 0\noom_group_kill 0\n";
+        assert!(!out_of_memory_in(pressed).unwrap(), "reclaim at the limit is not a kill");
+        assert!(out_of_memory_in("max 1\noom 1\noom_kill 2\n").unwrap());
+        assert!(out_of_memory_in("oom_kill 0\noom_group_kill 1\n").unwrap());
+        assert!(out_of_memory_in("oom 1\n").is_err());
+    }
+}

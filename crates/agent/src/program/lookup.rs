@@ -1,0 +1,158 @@
+//! Checks an exec request and turns it into what execve takes. Pure: no file is looked at here, the kernel
+//! answers which candidate exists.
+
+use crate::sys::spawn::User;
+use outlast_wire::guest::Exec;
+use rustix::process::{Gid, Uid};
+use std::ffi::CString;
+use thiserror::Error;
+
+/// Where programs are looked for when the environment has no PATH, as execvp(3) does.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// Smallest `memory.max`, in bytes. A child begins as a copy of the agent, which the OOM killer may not touch,
+/// until it has given that up; with less room than these first steps take, it would fault for ever. (Without
+/// any limit, a guest out of memory livelocks.)
+const MIN_MEMORY: u64 = 4 * 1024 * 1024;
+
+/// Why a request can never start a program.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub(crate) enum BadRequest {
+    /// `argv` is empty, or its first element is.
+    #[error("no program named")]
+    NoProgram,
+    /// A string with a NUL inside.
+    #[error("NUL byte in an argument, the environment or the working directory")]
+    Nul,
+    /// An element of `env` without `=`.
+    #[error("environment entry {0:?} is not KEY=VALUE")]
+    Environment(String),
+    /// A relative working directory.
+    #[error("working directory {0:?} is not absolute")]
+    Directory(String),
+    /// No memory limit, or one below what starting takes.
+    #[error("memory_max {0}, at least {MIN_MEMORY} wanted")]
+    Memory(u64),
+    /// No process limit.
+    #[error("pids_max is 0")]
+    Pids,
+    /// The id that means "no change" to the kernel.
+    #[error("{0} is no user or group")]
+    Id(u32),
+}
+
+/// A checked request.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// Files to try, in order.
+    pub(super) candidates: Vec<CString>,
+    /// Arguments.
+    pub(super) arguments: Vec<CString>,
+    /// Environment.
+    pub(super) environment: Vec<CString>,
+    /// Working directory.
+    pub(super) directory: CString,
+    /// Whom to become; `None` when that is who the agent is already (tests).
+    pub(super) user: Option<User>,
+}
+
+/// Checks `request`.
+pub(super) fn check(request: &Exec) -> Result<Wanted, BadRequest> {
+    let program = request.argv.first().filter(|name| !name.is_empty()).ok_or(BadRequest::NoProgram)?;
+    if let Some(entry) = request.env.iter().find(|entry| !entry.contains('=')) {
+        return Err(BadRequest::Environment(entry.clone()));
+    }
+    if !request.cwd.starts_with('/') {
+        return Err(BadRequest::Directory(request.cwd.clone()));
+    }
+    if request.memory_max < MIN_MEMORY {
+        return Err(BadRequest::Memory(request.memory_max));
+    }
+    if request.pids_max == 0 {
+        return Err(BadRequest::Pids);
+    }
+    Ok(Wanted {
+        candidates: strings(&candidates(program, &request.env))?,
+        arguments: strings(&request.argv)?,
+        environment: strings(&request.env)?,
+        directory: string(&request.cwd)?,
+        user: user(request.uid, request.gid)?,
+    })
+}
+
+/// The files a name may mean. A name with a slash means itself; empty elements of PATH, which POSIX takes for
+/// the working directory, are passed over.
+fn candidates(program: &str, env: &[String]) -> Vec<String> {
+    if program.contains('/') {
+        return vec![program.to_owned()];
+    }
+    let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+    path.split(':').filter(|place| !place.is_empty()).map(|place| format!("{place}/{program}")).collect()
+}
+
+fn user(uid: u32, gid: u32) -> Result<Option<User>, BadRequest> {
+    if let Some(id) = [uid, gid].into_iter().find(|id| *id == u32::MAX) {
+        return Err(BadRequest::Id(id));
+    }
+    let user = User { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) };
+    let already = user.uid == rustix::process::geteuid() && user.gid == rustix::process::getegid();
+    Ok((!already).then_some(user))
+}
+
+fn strings(texts: &[String]) -> Result<Vec<CString>, BadRequest> {
+    texts.iter().map(|text| string(text)).collect()
+}
+
+fn string(text: &str) -> Result<CString, BadRequest> {
+    CString::new(text).map_err(|_| BadRequest::Nul)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> Exec {
+        Exec {
+            argv: vec!["prog".into(), "arg".into()],
+            env: vec!["PATH=/one::/two".into(), "A=".into()],
+            cwd: "/".into(),
+            uid: 1000,
+            gid: 1000,
+            memory_max: MIN_MEMORY,
+            pids_max: 1,
+            deadline_ms: 0,
+            stdin: false,
+        }
+    }
+
+    fn refused(change: impl FnOnce(&mut Exec)) -> BadRequest {
+        let mut request = request();
+        change(&mut request);
+        check(&request).unwrap_err()
+    }
+
+    #[test]
+    fn a_bare_name_is_looked_up_in_the_path_of_its_own_environment() {
+        let wanted = check(&request()).unwrap();
+        assert_eq!(wanted.candidates, [c"/one/prog", c"/two/prog"].map(CString::from));
+        assert_eq!(candidates("prog", &[]), ["/bin/prog", "/usr/bin/prog"]);
+    }
+
+    #[test]
+    fn a_name_with_a_slash_means_itself() {
+        assert_eq!(candidates("./prog", &["PATH=/one".into()]), ["./prog"]);
+    }
+
+    #[test]
+    fn what_cannot_become_a_program_is_refused() {
+        assert_eq!(refused(|r| r.argv.clear()), BadRequest::NoProgram);
+        assert_eq!(refused(|r| r.argv = vec![String::new()]), BadRequest::NoProgram);
+        assert_eq!(refused(|r| r.argv.push("a\0b".into())), BadRequest::Nul);
+        assert_eq!(refused(|r| r.env.push("FOO".into())), BadRequest::Environment("FOO".into()));
+        assert_eq!(refused(|r| r.cwd = "tmp".into()), BadRequest::Directory("tmp".into()));
+        assert_eq!(refused(|r| r.memory_max = 0), BadRequest::Memory(0));
+        assert_eq!(refused(|r| r.pids_max = 0), BadRequest::Pids);
+        assert_eq!(refused(|r| r.gid = u32::MAX), BadRequest::Id(u32::MAX));
+    }
+}

@@ -1,0 +1,209 @@
+//! One program from its request to its end: a cgroup of its own, a process, its three streams, its exit.
+//!
+//! ```text
+//!   start (no waiting)                    run (a future of its own)
+//!   check → cgroup → pipes → spawn  ──►   Started, Credit ─┬─ pump stdout, stderr ─┐
+//!          │                              or Refused       ├─ feed stdin           ├─► program ended
+//!          └─► Refused                                     └─ deadline: kill       ┘        │
+//!                        Exited ◄── drain what the pipes still hold ◄── kill what is left in the cgroup
+//! ```
+//!
+//! Not known here: connections and frames (a program talks to an outlet), and who collects exit statuses.
+
+mod cgroup;
+mod lookup;
+mod reaper;
+mod running;
+mod streams;
+
+pub(crate) use cgroup::{TREE as CGROUP_TREE, kill_all_programs, prepare_cgroups};
+pub(crate) use reaper::{Reaper, Scope};
+pub(crate) use running::Running;
+
+use crate::refusal::Reason;
+use crate::sys::spawn::{self, Plan, Report, Stage};
+use cgroup::{CgroupError, Group, Limits};
+use lookup::{BadRequest, Wanted};
+use outlast_wire::guest::{Exec, INITIAL_CREDIT, StdinData};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::process::Signal;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use streams::{Beginning, Intake, Pipes};
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+/// Why a program was not started. It never ran.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum StartError {
+    /// The request cannot be carried out as it stands.
+    #[error("request")]
+    Request(#[from] BadRequest),
+    /// Its cgroup could not be made.
+    #[error("cgroup")]
+    Cgroup(#[from] CgroupError),
+    /// No pipes, or no /dev/null, for its streams.
+    #[error("streams")]
+    Streams(#[source] Errno),
+    /// clone3 failed.
+    #[error("clone")]
+    Clone(#[source] Errno),
+    /// The child could not become the program.
+    #[error("{}", stage_text(*stage))]
+    Child {
+        /// How far it came.
+        stage: Stage,
+        /// What the kernel answered there.
+        source: Errno,
+    },
+}
+
+fn stage_text(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Session => "new session",
+        Stage::Descriptors => "standard streams",
+        Stage::OomScore => "oom_score_adj",
+        Stage::Privileges => "become the user",
+        Stage::Directory => "working directory",
+        Stage::Program => "execute",
+    }
+}
+
+impl Reason for StartError {
+    fn errno(&self) -> i32 {
+        match self {
+            Self::Request(_) => Errno::INVAL.raw_os_error(),
+            Self::Cgroup(error) => error.errno(),
+            Self::Streams(source) | Self::Clone(source) | Self::Child { source, .. } => source.raw_os_error(),
+        }
+    }
+}
+
+/// What starting a program needs besides its request.
+pub(crate) struct Site {
+    /// Collects exit statuses.
+    pub(crate) reaper: Rc<Reaper>,
+    /// Where groups are made.
+    pub(crate) groups: Groups,
+}
+
+/// How programs are kept together.
+pub(crate) enum Groups {
+    /// A cgroup each, below `/sys/fs/cgroup/outlast`.
+    Cgroups,
+    /// A process group each, and no limits: for tests on hosts.
+    #[cfg(test)]
+    ProcessGroups,
+}
+
+/// A session's hold on a program that was started. Dropping it does not end the program; [`Self::kill`] does.
+pub(crate) struct Handle {
+    group: Rc<Group>,
+    pidfd: OwnedFd,
+    stdin: Option<Gate>,
+}
+
+/// The credit side of standard input: what the host may still send.
+struct Gate {
+    left: Rc<Cell<u64>>,
+    intake: mpsc::UnboundedSender<StdinData>,
+}
+
+/// The host sent more than it was given credit for, or to a stream that takes nothing.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("data without credit")]
+pub(crate) struct OverCredit;
+
+impl Handle {
+    /// Takes bytes for standard input. After the program's end they are dropped.
+    pub(crate) fn feed(&self, data: StdinData) -> Result<(), OverCredit> {
+        let gate = self.stdin.as_ref().ok_or(OverCredit)?;
+        let length = u64::try_from(data.data.len()).unwrap_or(u64::MAX);
+        gate.left.set(gate.left.get().checked_sub(length).ok_or(OverCredit)?);
+        // The receiver is gone only when the program is: nobody is left to read these bytes.
+        let _ = gate.intake.send(data);
+        Ok(())
+    }
+
+    /// Sends one signal to the program itself; KILL goes to its whole group.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        if signal == Signal::KILL {
+            return self.group.kill().map_err(|error| Errno::from_raw_os_error(error.errno()));
+        }
+        rustix::process::pidfd_send_signal(&self.pidfd, signal)
+    }
+
+    /// Kills the program and everything it started. Its future then ends by itself.
+    pub(crate) fn kill(&self) {
+        if let Err(error) = self.group.kill() {
+            crate::console::say_error("kill a program", &error);
+        }
+    }
+}
+
+/// Starts the program of `request`: everything up to and including clone3, without waiting for anything.
+/// `name` names its group and must not have been used before. The caller runs the future of [`Running::run`].
+///
+/// # Errors
+/// [`StartError`]; nothing is left of the attempt then.
+pub(crate) fn start(request: &Exec, name: &str, site: &Site) -> Result<(Handle, Running), StartError> {
+    crate::console::tr("start");
+    let wanted = lookup::check(request)?;
+    crate::console::tr("check");
+    let limits = Limits { memory_max: request.memory_max, pids_max: request.pids_max };
+    let group = Rc::new(site.groups.make(name, &limits)?);
+    crate::console::tr("mkgroup");
+    let started = start_in(request, wanted, &group, site);
+    if started.is_err() {
+        group.remove();
+    }
+    started
+}
+
+fn start_in(
+    request: &Exec,
+    wanted: Wanted,
+    group: &Rc<Group>,
+    site: &Site,
+) -> Result<(Handle, Running), StartError> {
+    let (pipes, stdio) = Pipes::new(request.stdin).map_err(StartError::Streams)?;
+    let (beginning, report) = Beginning::new().map_err(StartError::Streams)?;
+    let plan = plan(wanted, stdio, report);
+    crate::console::tr("pipes");
+    let started = Instant::now();
+    let child = spawn::spawn(&plan, group.directory()).map_err(StartError::Clone)?;
+    // The parent's copies of the child's ends close here, so that end of file means the child closed them.
+    drop(plan);
+    crate::console::tr("clone");
+    group.has_leader(child.pid);
+    let left = Rc::new(Cell::new(u64::from(INITIAL_CREDIT)));
+    let (intake, arriving) = mpsc::unbounded_channel();
+    let stdin = pipes.stdin.is_some().then(|| Gate { left: Rc::clone(&left), intake });
+    let running = Running {
+        pid: child.pid,
+        status: site.reaper.expect(child.pid),
+        beginning,
+        deadline: (request.deadline_ms > 0).then(|| started + Duration::from_millis(request.deadline_ms)),
+        intake: Intake::new(pipes.stdin, arriving, left),
+        stdout: pipes.stdout,
+        stderr: pipes.stderr,
+        group: Rc::clone(group),
+        started,
+    };
+    Ok((Handle { group: Rc::clone(group), pidfd: child.pidfd, stdin }, running))
+}
+
+fn plan(wanted: Wanted, stdio: [OwnedFd; 3], report: Report) -> Plan {
+    Plan {
+        candidates: wanted.candidates,
+        arguments: wanted.arguments,
+        environment: wanted.environment,
+        directory: wanted.directory,
+        user: wanted.user,
+        stdio,
+        report,
+    }
+}

@@ -1,0 +1,20 @@
+//! The machine's end, asked for by the host.
+
+use crate::console;
+use rustix::system::{RebootCommand, reboot};
+
+/// Kills every program, writes out what file systems hold, and switches the machine off. Does not return:
+/// where the machine cannot be switched off it is reset, and where even that fails the agent ends, and with
+/// it the kernel.
+pub(crate) fn power_off() -> ! {
+    if let Err(error) = crate::program::kill_all_programs() {
+        console::say_error("kill all programs", &error);
+    }
+    rustix::fs::sync();
+    for command in [RebootCommand::PowerOff, RebootCommand::Restart] {
+        if let Err(errno) = reboot(command) {
+            console::say(&format!("power off: {errno}"));
+        }
+    }
+    std::process::exit(1)
+}

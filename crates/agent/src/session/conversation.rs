@@ -1,0 +1,269 @@
+//! Everything between one hello and its end: the open streams and what each of them is.
+//!
+//! Requests that need no waiting are carried out and answered on the spot. Programs and trees run as futures
+//! of their own and speak through outlets.
+
+use super::outbox::Outbox;
+use super::{Outlet, Services};
+use crate::program::{self, Handle, OverCredit};
+use crate::refusal::{Reason, refused};
+use crate::service::{self, Receiving, Tree};
+use outlast_wire::guest::{
+    Credit, Done, Exec, FileData, GetTree, GuestMessage, HostMessage, INITIAL_CREDIT, Pong, PutFile, Refused,
+    Signal, StdinData,
+};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::future::Future;
+use std::rc::Rc;
+use thiserror::Error;
+use tokio::task::{AbortHandle, JoinSet};
+
+/// What follows from a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The next one.
+    Continue,
+    /// The machine is to be powered off.
+    PowerOff,
+}
+
+/// The host did what the protocol does not allow. The conversation cannot go on.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub(super) enum Violation {
+    /// A request on a stream that has not ended.
+    #[error("stream {0} is in use")]
+    InUse(u32),
+    /// Data that was not allowed for.
+    #[error("stream {0}")]
+    Credit(u32, #[source] OverCredit),
+    /// Not a signal of Linux (1 to 31).
+    #[error("signal {1} on stream {0}")]
+    Signal(u32, u32),
+}
+
+/// What is open on a stream.
+enum Open {
+    Receiving(Receiving),
+    Program(Handle),
+    Tree(AbortHandle),
+}
+
+/// One conversation.
+pub(super) struct Conversation {
+    services: Rc<Services>,
+    streams: HashMap<u32, Open>,
+    /// Programs and trees; each gives back its stream when it ends.
+    running: JoinSet<u32>,
+}
+
+impl Conversation {
+    /// A new one, with nothing open.
+    pub(super) fn new(services: Rc<Services>) -> Self {
+        Self { services, streams: HashMap::new(), running: JoinSet::new() }
+    }
+
+    /// Carries out what one frame asks for.
+    pub(super) fn act(
+        &mut self,
+        stream: u32,
+        message: Option<HostMessage>,
+        outbox: &mut Outbox,
+    ) -> Result<Turn, Violation> {
+        match message {
+            Some(HostMessage::PutFile(request)) => self.put(stream, &request, outbox)?,
+            Some(HostMessage::FileData(data)) => self.file_data(stream, &data, outbox)?,
+            Some(HostMessage::GetTree(request)) => self.get_tree(stream, request, outbox.outlet(stream))?,
+            Some(HostMessage::Exec(request)) => self.exec(stream, &request, outbox)?,
+            Some(HostMessage::StdinData(data)) => self.stdin_data(stream, data)?,
+            Some(HostMessage::Signal(request)) => outbox.answer(stream, self.signal(stream, request)?),
+            Some(HostMessage::PowerOff(_)) => {
+                outbox.answer(stream, GuestMessage::Done(Done {}));
+                return Ok(Turn::PowerOff);
+            }
+            Some(other) => outbox.answer(stream, at_once(&other)),
+            None => outbox.answer(stream, GuestMessage::Refused(unknown_request())),
+        }
+        Ok(Turn::Continue)
+    }
+
+    fn put(&mut self, stream: u32, request: &PutFile, outbox: &mut Outbox) -> Result<(), Violation> {
+        self.check_unused(stream)?;
+        match Receiving::begin(request) {
+            Ok(receiving) => {
+                self.streams.insert(stream, Open::Receiving(receiving));
+                outbox.answer(stream, GuestMessage::Credit(Credit { bytes: INITIAL_CREDIT }));
+            }
+            Err(error) => outbox.answer(stream, refusal("put a file", &error)),
+        }
+        Ok(())
+    }
+
+    fn file_data(&mut self, stream: u32, data: &FileData, outbox: &mut Outbox) -> Result<(), Violation> {
+        let Some(Open::Receiving(receiving)) = self.streams.get_mut(&stream) else {
+            // Sent before the host heard that the file was refused.
+            return Ok(());
+        };
+        match receiving.take(data) {
+            Ok(Ok(credit)) if !data.last => outbox.answer(stream, GuestMessage::Credit(credit)),
+            Ok(written) => {
+                self.streams.remove(&stream);
+                let end = written.map(|_| GuestMessage::Done(Done {}));
+                outbox.answer(stream, end.unwrap_or_else(|error| refusal("put a file", &error)));
+            }
+            Err(over) => return Err(Violation::Credit(stream, over)),
+        }
+        Ok(())
+    }
+
+    fn get_tree(&mut self, stream: u32, request: GetTree, outlet: Outlet) -> Result<(), Violation> {
+        self.check_unused(stream)?;
+        let tree = self.run(stream, async move { Tree::new(request).send(&outlet).await });
+        self.streams.insert(stream, Open::Tree(tree));
+        Ok(())
+    }
+
+    fn exec(&mut self, stream: u32, request: &Exec, outbox: &mut Outbox) -> Result<(), Violation> {
+        self.check_unused(stream)?;
+        match program::start(request, &self.services.next_name(stream), &self.services.site) {
+            Ok((handle, running)) => {
+                self.run(stream, running.run(outbox.outlet(stream)));
+                self.streams.insert(stream, Open::Program(handle));
+            }
+            Err(error) => outbox.answer(stream, refusal("start the program", &error)),
+        }
+        Ok(())
+    }
+
+    fn stdin_data(&mut self, stream: u32, data: StdinData) -> Result<(), Violation> {
+        match self.streams.get(&stream) {
+            Some(Open::Program(program)) => {
+                program.feed(data).map_err(|over| Violation::Credit(stream, over))
+            }
+            // Sent before the host heard that the program had ended.
+            _ => Ok(()),
+        }
+    }
+
+    fn signal(&mut self, stream: u32, request: Signal) -> Result<GuestMessage, Violation> {
+        let signal = i32::try_from(request.number).ok().and_then(rustix::process::Signal::from_named_raw);
+        let signal = signal.ok_or(Violation::Signal(stream, request.number))?;
+        let sent = match self.streams.get(&stream) {
+            // One that has ended, and whose end is still on its way out, needs no signal any more.
+            Some(Open::Program(program)) => match program.signal(signal) {
+                Err(Errno::SRCH) => Ok(()),
+                sent => sent,
+            },
+            _ => Err(Errno::SRCH),
+        };
+        Ok(match sent {
+            Ok(()) => GuestMessage::Done(Done {}),
+            Err(errno) => GuestMessage::Refused(Refused {
+                operation: "signal the program".to_owned(),
+                errno: errno.raw_os_error(),
+                cause: errno.to_string(),
+            }),
+        })
+    }
+
+    fn check_unused(&self, stream: u32) -> Result<(), Violation> {
+        if self.streams.contains_key(&stream) { Err(Violation::InUse(stream)) } else { Ok(()) }
+    }
+
+    fn run(&mut self, stream: u32, future: impl Future<Output = ()> + 'static) -> AbortHandle {
+        self.running.spawn_local(async move {
+            future.await;
+            stream
+        })
+    }
+
+    /// Waits until a program or a tree has ended and closes its stream; for ever when none runs.
+    pub(super) async fn one_ended(&mut self) {
+        match self.running.join_next().await {
+            Some(Ok(stream)) => drop(self.streams.remove(&stream)),
+            // Aborted: its stream was closed then. (A panic has ended the whole guest.)
+            Some(Err(_)) => {}
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Kills all programs and stops all trees.
+    pub(super) fn stop(&self) {
+        for open in self.streams.values() {
+            match open {
+                Open::Program(program) => program.kill(),
+                Open::Tree(tree) => tree.abort(),
+                Open::Receiving(_) => {}
+            }
+        }
+    }
+
+    /// Whether nothing of it runs any more.
+    pub(super) fn is_still(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// Lets what was stopped come to its end by itself.
+    pub(super) fn detach(mut self) {
+        self.running.detach_all();
+    }
+}
+
+/// The requests that are one call each.
+fn at_once(message: &HostMessage) -> GuestMessage {
+    match message {
+        HostMessage::Ping(_) => GuestMessage::Pong(Pong {}),
+        HostMessage::Clock(request) => {
+            answer("set the clock", service::clock(*request), GuestMessage::ClockRead)
+        }
+        HostMessage::Reseed(request) => answer("reseed", service::reseed(request), GuestMessage::Reseeded),
+        HostMessage::SetIdentity(request) => {
+            answer("set the identity", service::set_identity(request), GuestMessage::Identity)
+        }
+        HostMessage::MakeDirectory(request) => {
+            answer("make a directory", service::make_directory(request), |()| GuestMessage::Done(Done {}))
+        }
+        // These are taken care of before; the list is whole so that a new request cannot be forgotten.
+        HostMessage::Hello(_)
+        | HostMessage::PutFile(_)
+        | HostMessage::FileData(_)
+        | HostMessage::GetTree(_)
+        | HostMessage::Exec(_)
+        | HostMessage::StdinData(_)
+        | HostMessage::Signal(_)
+        | HostMessage::Quiesce(_)
+        | HostMessage::PowerOff(_) => GuestMessage::Refused(unknown_request()),
+    }
+}
+
+fn answer<T, E: Reason>(
+    operation: &str,
+    result: Result<T, E>,
+    message: impl FnOnce(T) -> GuestMessage,
+) -> GuestMessage {
+    result.map_or_else(|error| refusal(operation, &error), message)
+}
+
+fn refusal(operation: &str, error: &impl Reason) -> GuestMessage {
+    GuestMessage::Refused(refused(operation, error))
+}
+
+/// For requests of a later generation of the protocol.
+fn unknown_request() -> Refused {
+    Refused {
+        operation: "unknown request".to_owned(),
+        errno: Errno::NOSYS.raw_os_error(),
+        cause: String::new(),
+    }
+}
+
+impl Services {
+    /// A name for the group of the program on `stream`: the stream, and a number that no other program of
+    /// this guest has had, because the remains of an earlier conversation may still be there.
+    fn next_name(&self, stream: u32) -> String {
+        let number = self.started.get() + 1;
+        self.started.set(number);
+        format!("{stream}.{number}")
+    }
+}

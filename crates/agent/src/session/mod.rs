@@ -1,0 +1,250 @@
+//! What is said on one connection: frames in, services called, frames out. One future, one loop.
+//!
+//! ```text
+//!                 Hello                          Quiesce
+//!   Listening ───────────► Talking ◄─┐ Hello ──────────────► Quieting ── all ended: Quiesced ──► Listening
+//!       ▲  all else dropped    │     │ (programs killed,         │
+//!       └──────────────────────┴─────┘  everything dropped)      │
+//!   any state ── bytes that are no frames ──► Deaf ── hang-up ──► (the next connection: Listening)
+//! ```
+//!
+//! A conversation is what happens between one Hello and the next, or the hang-up. Its end, however it comes,
+//! kills its programs, drops what it had to say, and forgets its streams. Nothing of it can reach the next.
+//!
+//! What the services do is not known here, nor what carries the bytes.
+
+mod conversation;
+mod outbox;
+
+pub(crate) use outbox::{Gone, Outlet};
+
+use crate::console;
+use crate::link::ByteStream;
+use crate::program::Site;
+use crate::refusal::chain;
+use crate::service::Facts;
+use conversation::{Conversation, Turn};
+use outbox::Outbox;
+use outlast_wire::guest::{
+    FrameDecoder, GuestMessage, Hello, HelloAck, HostFrame, HostMessage, PROTOCOL, Quiesced, Refused,
+};
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Answers that may wait before no more requests are read.
+const MAX_ANSWERS: usize = 64;
+
+/// Bytes read at once. The port gives one buffer of the VMM at a time, which is smaller.
+const READ_SIZE: usize = 32 * 1024;
+
+/// Longest nonce that is repeated, in bytes.
+const MAX_NONCE: usize = 256;
+
+/// How long the acceptance of a power-off may take to leave.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
+
+/// Why a session is over.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The host is gone; another may come.
+    HangUp,
+    /// The host asked for the machine to be powered off, and its acceptance was sent.
+    PowerOff,
+}
+
+/// What is needed to serve, the same for every connection.
+pub(crate) struct Services {
+    /// How programs are started.
+    pub(crate) site: Site,
+    /// What does not change while the guest runs.
+    pub(crate) facts: Facts,
+    /// Programs started since boot.
+    pub(crate) started: Cell<u64>,
+}
+
+enum State {
+    /// No hello yet, or not since the last conversation ended.
+    Listening,
+    /// A conversation.
+    Talking(Conversation),
+    /// A conversation that ends on request; its programs are dying. The stream to answer on.
+    Quieting(Conversation, u32),
+    /// The bytes are no frames, so no later hello could be found among them.
+    Deaf,
+}
+
+/// Serves one connection until it ends.
+///
+/// # Errors
+/// Only what makes the byte stream itself unusable for ever.
+pub(crate) async fn serve(stream: &impl ByteStream, services: &Rc<Services>) -> io::Result<Ended> {
+    let mut session = Session {
+        state: State::Listening,
+        outbox: Outbox::new(),
+        decoder: FrameDecoder::new(),
+        services: Rc::clone(services),
+    };
+    let ended = session.run(stream).await;
+    session.end_conversation();
+    ended
+}
+
+struct Session {
+    state: State,
+    outbox: Outbox,
+    decoder: FrameDecoder,
+    services: Rc<Services>,
+}
+
+impl Session {
+    async fn run(&mut self, stream: &impl ByteStream) -> io::Result<Ended> {
+        let mut buffer = vec![0; READ_SIZE];
+        loop {
+            let listening = self.outbox.answers() < MAX_ANSWERS;
+            tokio::select! {
+                biased;
+                read = stream.read(&mut buffer), if listening => match read? {
+                    0 => return Ok(Ended::HangUp),
+                    length => {
+                        if self.take(buffer.get(..length).unwrap_or_default()) == Turn::PowerOff {
+                            return self.farewell(stream).await;
+                        }
+                    }
+                },
+                wrote = self.outbox.write_one(stream) => match wrote {
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Ended::HangUp),
+                    result => result?,
+                },
+                () = self.state.one_ended() => {}
+            }
+            self.finish_quieting();
+        }
+    }
+
+    /// Takes bytes in, and acts on every frame that is complete.
+    fn take(&mut self, bytes: &[u8]) -> Turn {
+        if matches!(self.state, State::Deaf) {
+            return Turn::Continue;
+        }
+        self.decoder.push(bytes);
+        loop {
+            match self.decoder.next_message::<HostFrame>() {
+                Ok(Some(frame)) => {
+                    if self.act(frame) == Turn::PowerOff {
+                        return Turn::PowerOff;
+                    }
+                }
+                Ok(None) => return Turn::Continue,
+                Err(error) => {
+                    self.end_conversation();
+                    self.complain(chain(&error));
+                    self.state = State::Deaf;
+                    return Turn::Continue;
+                }
+            }
+        }
+    }
+
+    fn act(&mut self, frame: HostFrame) -> Turn {
+        match (frame.message, &mut self.state) {
+            (Some(HostMessage::Hello(hello)), _) => self.greet(frame.stream, &hello),
+            (Some(HostMessage::Quiesce(_)), State::Talking(_)) => self.quiet(frame.stream),
+            (message, State::Talking(conversation)) => {
+                match conversation.act(frame.stream, message, &mut self.outbox) {
+                    Ok(turn) => return turn,
+                    Err(violation) => {
+                        self.end_conversation();
+                        self.complain(chain(&violation));
+                    }
+                }
+            }
+            // Leftovers of an earlier connection, or of a conversation that is over.
+            (_, State::Listening | State::Quieting(..) | State::Deaf) => {}
+        }
+        Turn::Continue
+    }
+
+    fn greet(&mut self, stream: u32, hello: &Hello) {
+        self.end_conversation();
+        if hello.nonce.len() > MAX_NONCE {
+            return self.complain(format!("nonce of {} bytes", hello.nonce.len()));
+        }
+        self.state = State::Talking(Conversation::new(Rc::clone(&self.services)));
+        let facts = &self.services.facts;
+        let answer = HelloAck {
+            nonce: hello.nonce.clone(),
+            protocol: PROTOCOL,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            boot_id: facts.boot_id.clone(),
+            kernel: facts.kernel.clone(),
+            uptime_ms: crate::service::uptime_ms(),
+        };
+        self.outbox.answer(stream, GuestMessage::HelloAck(answer));
+    }
+
+    fn quiet(&mut self, stream: u32) {
+        if let State::Talking(conversation) = std::mem::replace(&mut self.state, State::Listening) {
+            conversation.stop();
+            self.outbox.cut_off();
+            self.state = State::Quieting(conversation, stream);
+        }
+    }
+
+    /// Answers a Quiesce when the last program is gone.
+    fn finish_quieting(&mut self) {
+        if let State::Quieting(conversation, stream) = &self.state {
+            if conversation.is_still() {
+                self.outbox.answer(*stream, GuestMessage::Quiesced(Quiesced {}));
+                self.state = State::Listening;
+            }
+        }
+    }
+
+    /// Ends whatever conversation there is. Its programs are dead when this returns; their remains are
+    /// cleared away by futures of their own.
+    fn end_conversation(&mut self) {
+        match std::mem::replace(&mut self.state, State::Listening) {
+            State::Talking(conversation) | State::Quieting(conversation, _) => {
+                conversation.stop();
+                conversation.detach();
+                self.outbox.reset();
+            }
+            State::Listening | State::Deaf => {}
+        }
+    }
+
+    /// Tells the host, on the connection's own stream, that it broke the protocol.
+    fn complain(&mut self, cause: String) {
+        console::say(&format!("the host broke the protocol: {cause}"));
+        let refusal = Refused { operation: "understand the host".to_owned(), errno: 0, cause };
+        self.outbox.answer(0, GuestMessage::Refused(refusal));
+    }
+
+    /// Kills the programs and sends what answers wait, the acceptance of the power-off last, for a limited time.
+    async fn farewell(&mut self, stream: &impl ByteStream) -> io::Result<Ended> {
+        if let State::Talking(conversation) = &self.state {
+            conversation.stop();
+            self.outbox.cut_off();
+        }
+        let all = async { while !self.outbox.is_empty() && self.outbox.write_one(stream).await.is_ok() {} };
+        if tokio::time::timeout(FAREWELL_LIMIT, all).await.is_err() {
+            console::say("powering off although the host does not read");
+        }
+        Ok(Ended::PowerOff)
+    }
+}
+
+impl State {
+    /// Waits until something that runs in the conversation has ended; for ever when nothing does.
+    async fn one_ended(&mut self) {
+        match self {
+            Self::Talking(conversation) | Self::Quieting(conversation, _) => conversation.one_ended().await,
+            Self::Listening | Self::Deaf => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,276 @@
+//! Which accelerator: KVM where it really works, emulation where it does not.
+//!
+//! A `/dev/kvm` that opens proves nothing: there are hosts on which it creates VMs and then hangs every stock
+//! kernel. So a canary boots on it, once per (boot of the host, host kernel, VMM), under a deadline; like every
+//! VMM it is a runner's. A canary that could not even be tried decides nothing and is not remembered.
+
+use crate::error::Error;
+use crate::incarnation::{Ground, Made};
+use crate::lock::Lock;
+use crate::notice::{Notice, Notify};
+use crate::site::{Site, private_directory};
+use crate::{clock, incarnation};
+use outlast_machine::host::{self, KvmDevice};
+use outlast_machine::image::Digest;
+use outlast_machine::process::{self, ProcessError};
+use outlast_model::{DeathCause, VcpuCount, timeout};
+use outlast_store::IncarnationRow;
+use outlast_wire::canary::{CanaryRecord, VERSION};
+use outlast_wire::exit_code::FailureKind;
+use outlast_wire::intent::{Purpose, Start};
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use thiserror::Error;
+
+/// Who asks for a canary waits for another's this much longer than one may take.
+const CANARY_SLACK: Duration = Duration::from_secs(20);
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcceleratorChoice {
+    /// KVM if the canary says so, emulation if not.
+    Auto,
+    /// KVM, whatever a canary says.
+    Kvm,
+    /// Emulation.
+    Tcg,
+}
+
+/// What was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// Hardware virtualisation.
+    Kvm,
+    /// QEMU's emulation.
+    Tcg,
+}
+
+impl Accelerator {
+    /// The word in intents and views.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.name())
+    }
+}
+
+/// No accelerator could be chosen.
+#[derive(Debug, Error)]
+pub enum AcceleratorError {
+    /// KVM was asked for and is not there.
+    #[error("KVM was asked for, and this host has no /dev/kvm")]
+    NoKvm,
+    /// KVM was asked for and may not be used.
+    #[error("KVM was asked for, and this user may not open /dev/kvm")]
+    KvmNotPermitted,
+    /// The boot id of the host cannot be read.
+    #[error("cannot tell this boot of the host from others")]
+    BootId(#[source] ProcessError),
+    /// The canary's lock cannot be had.
+    #[error("cannot lock {}", .path.display())]
+    Lock {
+        /// The lock.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl AcceleratorError {
+    /// The kind, from which exit codes follow.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::KvmNotPermitted => FailureKind::NotPermitted,
+            Self::NoKvm | Self::BootId(_) => FailureKind::Host,
+            Self::Lock { .. } => FailureKind::Failed,
+        }
+    }
+
+    /// The next command to type.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoKvm | Self::KvmNotPermitted => Some("use emulation with --accel tcg".to_owned()),
+            Self::BootId(_) | Self::Lock { .. } => None,
+        }
+    }
+}
+
+/// What a canary found, or why none was tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum KvmVerdict {
+    /// A guest booted on it.
+    Usable,
+    /// It is there and does not work, and why.
+    Unusable(String),
+    /// It is not there, or may not be used, and why.
+    Absent(String),
+    /// It could not be found out, and why.
+    Unknown(String),
+}
+
+/// Chooses the accelerator.
+///
+/// # Errors
+/// KVM was asked for and cannot be.
+pub(crate) fn choose(
+    site: &Site,
+    choice: AcceleratorChoice,
+    ground: &Ground,
+    notify: Notify<'_>,
+) -> Result<Accelerator, Error> {
+    match (choice, host::kvm_device()) {
+        (AcceleratorChoice::Tcg, _) => Ok(Accelerator::Tcg),
+        (AcceleratorChoice::Kvm, KvmDevice::Present) => Ok(Accelerator::Kvm),
+        (AcceleratorChoice::Kvm, KvmDevice::Absent) => Err(AcceleratorError::NoKvm.into()),
+        (AcceleratorChoice::Kvm, KvmDevice::NoPermission) => Err(AcceleratorError::KvmNotPermitted.into()),
+        (AcceleratorChoice::Auto, _) => match verdict(site, ground, notify)? {
+            KvmVerdict::Usable => Ok(Accelerator::Kvm),
+            KvmVerdict::Unusable(_) | KvmVerdict::Absent(_) => Ok(Accelerator::Tcg),
+            KvmVerdict::Unknown(why) => {
+                notify(Notice::Warning(&format!("KVM could not be tried ({why}); this run is emulated")));
+                Ok(Accelerator::Tcg)
+            }
+        },
+    }
+}
+
+/// Whether KVM is usable: remembered, or found out by a canary.
+pub(crate) fn verdict(site: &Site, ground: &Ground, notify: Notify<'_>) -> Result<KvmVerdict, Error> {
+    match host::kvm_device() {
+        KvmDevice::Absent => return Ok(KvmVerdict::Absent("there is no /dev/kvm".to_owned())),
+        KvmDevice::NoPermission => {
+            return Ok(KvmVerdict::Absent("/dev/kvm may not be opened by this user".to_owned()));
+        }
+        KvmDevice::Present => {}
+    }
+    let key = Key::of(ground)?;
+    let directory = site.places().library().canary();
+    let path = directory.join(format!("{}.json", key.name()));
+    if let Some(known) = key.read(&path) {
+        return Ok(known);
+    }
+    private_directory(&directory)?;
+    let lock_path = directory.join(format!(".lock-{}", key.name()));
+    let failed = |source| AcceleratorError::Lock { path: lock_path.clone(), source };
+    let Some(_lock) = Lock::take(&lock_path, timeout::CANARY + CANARY_SLACK).map_err(failed)? else {
+        return Ok(KvmVerdict::Unknown("another process tries it and does not come to an end".to_owned()));
+    };
+    if let Some(known) = key.read(&path) {
+        return Ok(known);
+    }
+    notify(Notice::TryingKvm);
+    let row = boot_canary(site, ground);
+    notify(Notice::Done);
+    let (verdict, incarnation) = match row {
+        Ok(row) => (verdict_of(&row), row.id.to_string()),
+        Err(error) => (KvmVerdict::Unknown(error.to_string()), String::new()),
+    };
+    key.write(&path, &verdict, incarnation);
+    Ok(verdict)
+}
+
+/// What is remembered, without trying anything.
+pub(crate) fn remembered(site: &Site, ground: &Ground) -> Option<KvmVerdict> {
+    let key = Key::of(ground).ok()?;
+    key.read(&site.places().library().canary().join(format!("{}.json", key.name())))
+}
+
+fn boot_canary(site: &Site, ground: &Ground) -> Result<IncarnationRow, Error> {
+    let memory = ground.needs().machine_for(ground.needs().min_limit);
+    let machine = ground.canary_machine(VcpuCount::ONE, memory);
+    let made = Made {
+        purpose: Purpose::Canary,
+        machine,
+        start: Start::Boot,
+        boot_timeout: timeout::CANARY,
+        fell_back: None,
+    };
+    incarnation::live_through(site, incarnation::new_id()?, made, &ground.locks(), timeout::CANARY)
+}
+
+/// A canary that booted and was stopped has sung. What cannot be the accelerator's fault decides nothing.
+fn verdict_of(row: &IncarnationRow) -> KvmVerdict {
+    let Some(death) = &row.death else { return KvmVerdict::Unknown("it left no certificate".to_owned()) };
+    let said = death.evidence.first().cloned().unwrap_or_default();
+    let undecided = [
+        DeathCause::NeverClaimed,
+        DeathCause::RunnerKilled,
+        DeathCause::HostRebooted,
+        DeathCause::HostOutOfMemory,
+        DeathCause::Unknown,
+    ];
+    if death.cause == DeathCause::Stopped.name() && row.running_unix_ns.is_some() {
+        return KvmVerdict::Usable;
+    }
+    if death.cause == DeathCause::Stopped.name() || undecided.iter().any(|cause| cause.name() == death.cause) {
+        return KvmVerdict::Unknown(format!("{}: {said}", death.cause.replace('_', " ")));
+    }
+    KvmVerdict::Unusable(format!("a canary boot on it ended as {}: {said}", death.cause.replace('_', " ")))
+}
+
+/// What a canary's result depends on.
+struct Key {
+    boot_id: String,
+    kernel: String,
+    vmm: String,
+}
+
+impl Key {
+    fn of(ground: &Ground) -> Result<Self, AcceleratorError> {
+        let boot_id = process::boot_id().map_err(AcceleratorError::BootId)?;
+        Ok(Self { boot_id, kernel: host::kernel_release(), vmm: ground.vmm_digest() })
+    }
+
+    fn name(&self) -> String {
+        Digest::of(format!("canary 1\n{}\n{}\n{}\n", self.boot_id, self.kernel, self.vmm).as_bytes()).to_string()
+    }
+
+    /// A record that cannot be read, or is of something else, is as good as none.
+    fn read(&self, path: &Path) -> Option<KvmVerdict> {
+        let record: CanaryRecord = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        let ours = (&record.boot_id, &record.kernel, &record.vmm_digest) == (&self.boot_id, &self.kernel, &self.vmm);
+        if record.version != VERSION || !ours {
+            return None;
+        }
+        Some(if record.usable { KvmVerdict::Usable } else { KvmVerdict::Unusable(record.reason) })
+    }
+
+    /// Remembers a decision. Not being able to is no failure: the next run tries again.
+    fn write(&self, path: &Path, verdict: &KvmVerdict, incarnation: String) {
+        let (usable, reason) = match verdict {
+            KvmVerdict::Usable => (true, String::new()),
+            KvmVerdict::Unusable(reason) => (false, reason.clone()),
+            KvmVerdict::Absent(_) | KvmVerdict::Unknown(_) => return,
+        };
+        let record = CanaryRecord {
+            version: VERSION,
+            boot_id: self.boot_id.clone(),
+            kernel: self.kernel.clone(),
+            vmm_digest: self.vmm.clone(),
+            usable,
+            reason,
+            incarnation,
+            unix_ns: clock::unix_ns(),
+        };
+        if let Err(error) = write_aside(path, &record) {
+            tracing::debug!(%error, path = %path.display(), "the canary's result is not remembered");
+        }
+    }
+}
+
+fn write_aside(path: &Path, record: &CanaryRecord) -> io::Result<()> {
+    // Its writer holds the lock, so one name for what is being written is enough.
+    let aside = path.with_extension("new");
+    let mut file = std::fs::File::create(&aside)?;
+    file.write_all(&serde_json::to_vec(record)?)?;
+    std::fs::rename(aside, path)
+}

@@ -1,0 +1,176 @@
+//! Every failure of this crate in one type, with its kind and, where there is one, the next command to type.
+//!
+//! The enums themselves stand beside the code that raises them. Exit codes are `wire`'s.
+
+use crate::accelerator::AcceleratorError;
+use crate::archive::ArchiveError;
+use crate::follow::FollowError;
+use crate::launch::LaunchError;
+use crate::reconcile::ReconcileError;
+use crate::request::RequestError;
+use crate::site::SiteError;
+use crate::template::TemplateError;
+use crate::workload::WorkloadError;
+use outlast_machine::host::HostError;
+use outlast_machine::image::LibraryError;
+use outlast_store::StoreError;
+use outlast_wire::exit_code::FailureKind;
+use std::io;
+use thiserror::Error;
+
+/// An operation failed.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The request makes no sense.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The archive is refused.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A place cannot be used.
+    #[error(transparent)]
+    Site(#[from] SiteError),
+    /// The library of images.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A fact about the host.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Starting a runner.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// Choosing an accelerator.
+    #[error(transparent)]
+    Accelerator(#[from] AcceleratorError),
+    /// Templates.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// Following a workload.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    /// Finding out what became of an incarnation.
+    #[error(transparent)]
+    Reconcile(#[from] ReconcileError),
+    /// A workload is not there, or not in the state for this.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+}
+
+impl Error {
+    /// The kind, from which exit codes follow.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::Request(error) => error.kind(),
+            Self::Archive(error) => kind_of_archive(error),
+            Self::Site(error) => kind_of_site(error),
+            Self::Library(error) => kind_of_library(error),
+            Self::Store(error) => kind_of_store(error),
+            Self::Host(_) => FailureKind::Host,
+            Self::Launch(_) | Self::Follow(_) => FailureKind::Failed,
+            Self::Accelerator(error) => error.kind(),
+            Self::Template(error) => error.kind(),
+            Self::Reconcile(error) => error.kind(),
+            Self::Workload(error) => error.kind(),
+        }
+    }
+
+    /// The next command to type, where there is one that is not in the message already.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Request(error) => error.hint(),
+            Self::Site(SiteError::NotRoot { .. }) => {
+                Some("run it as root, for example with: sudo outlast …".to_owned())
+            }
+            Self::Site(SiteError::ProgramMissing { .. }) => {
+                Some("put outlast-runner and outlast-agent beside outlast, or set OUTLAST_LIBEXEC".to_owned())
+            }
+            Self::Site(SiteError::NotPrivate { path }) => Some(format!("chmod 700 {}", path.display())),
+            Self::Library(error) => hint_of_library(error),
+            Self::Store(StoreError::NotPrivate { path, .. }) => Some(format!("chmod 700 {}", path.display())),
+            Self::Store(StoreError::Damaged { .. }) => Some("outlast audit verify".to_owned()),
+            Self::Launch(_) | Self::Host(_) => Some("outlast doctor".to_owned()),
+            Self::Accelerator(error) => error.hint(),
+            Self::Template(error) => error.hint(),
+            Self::Workload(error) => error.hint(),
+            Self::Reconcile(_) | Self::Follow(_) => Some("outlast doctor".to_owned()),
+            Self::Archive(ArchiveError::TooLarge { .. }) => Some("give it more with --memory".to_owned()),
+            Self::Archive(ArchiveError::NoEntry { .. }) => {
+                Some("name the file to start with --entry FILE".to_owned())
+            }
+            Self::Archive(_) | Self::Site(_) | Self::Store(_) => None,
+        }
+    }
+
+    /// Whether the disk was full, whatever was being written.
+    pub fn is_disk_full(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            let by_io = error.downcast_ref::<io::Error>().is_some_and(is_full);
+            let by_store = matches!(error.downcast_ref::<StoreError>(), Some(StoreError::Full { .. }));
+            if by_io || by_store {
+                return true;
+            }
+            cause = error.source();
+        }
+        matches!(self, Self::Library(LibraryError::DiskFull { .. } | LibraryError::TooLittleSpace { .. }))
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn kind_of_archive(error: &ArchiveError) -> FailureKind {
+    match error {
+        ArchiveError::Unpack { .. } => FailureKind::Failed,
+        _ => FailureKind::BadInput,
+    }
+}
+
+fn kind_of_site(error: &SiteError) -> FailureKind {
+    match error {
+        SiteError::NotRoot { .. } | SiteError::NotPrivate { .. } => FailureKind::NotPermitted,
+        SiteError::ProgramMissing { .. } | SiteError::Random(_) => FailureKind::Host,
+        SiteError::MakeDirectory { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            FailureKind::NotPermitted
+        }
+        SiteError::MakeDirectory { .. } => FailureKind::Failed,
+    }
+}
+
+fn kind_of_library(error: &LibraryError) -> FailureKind {
+    match error {
+        LibraryError::UnknownRecipe { .. } | LibraryError::NoImage { .. } => FailureKind::NotFound,
+        LibraryError::BadName { .. } => FailureKind::BadInput,
+        LibraryError::InUse { .. } | LibraryError::LockTimeout { .. } => FailureKind::Conflict,
+        LibraryError::NotRoot => FailureKind::NotPermitted,
+        LibraryError::NoVmmRoot | LibraryError::VmmTooOld { .. } | LibraryError::Missing { .. } => {
+            FailureKind::Host
+        }
+        // Everything else was tried and failed; new variants count as that until they are sorted here.
+        _ => FailureKind::Failed,
+    }
+}
+
+fn hint_of_library(error: &LibraryError) -> Option<String> {
+    match error {
+        LibraryError::Manifest { .. } => Some("outlast image ls, then outlast image build NAME".to_owned()),
+        LibraryError::InUse { .. } => Some("outlast ps".to_owned()),
+        _ => None,
+    }
+}
+
+fn kind_of_store(error: &StoreError) -> FailureKind {
+    match error {
+        StoreError::NoIncarnation { .. } | StoreError::NoWorkload { .. } => FailureKind::NotFound,
+        StoreError::BadPrefix { .. } | StoreError::IdempotencyKey { .. } => FailureKind::BadInput,
+        StoreError::NotPrivate { .. } | StoreError::NotOurFile { .. } | StoreError::NotWritable { .. } => {
+            FailureKind::NotPermitted
+        }
+        StoreError::NotOwner { .. } | StoreError::Busy { .. } => FailureKind::Conflict,
+        _ => FailureKind::Failed,
+    }
+}

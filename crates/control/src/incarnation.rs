@@ -1,0 +1,230 @@
+//! What incarnations are made of, and those that run no workload: their whole life, from intent to end.
+//!
+//! An intent holds everything its runner needs, resolved here from the image, the VMM root and the agent that
+//! belongs to this version. Workloads' incarnations begin in [`crate::run`]; how one ends is told by the store.
+
+use crate::accelerator::Accelerator;
+use crate::error::Error;
+use crate::launch::{Lease, Order, launch};
+use crate::site::{Site, SiteError, private_directory};
+use crate::{clock, reconcile, wait};
+use outlast_machine::backend::Backend;
+use outlast_machine::host;
+use outlast_machine::image::{self, Image, Initramfs, Lease as Lock, MemoryNeeds, PartKind};
+use outlast_machine::qemu::{self, Qemu};
+use outlast_machine::vmm_root::{self, VmmRoot};
+use outlast_model::{Hold, IncarnationId, Memory, VcpuCount, timeout};
+use outlast_store::{IncarnationRow, NewIncarnation};
+use outlast_wire::intent::{Intent, Machine, Purpose, Start, VERSION};
+use outlast_wire::template::TemplateIngredients;
+use std::fs::DirBuilder;
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::time::Duration;
+
+/// Raised when clones of older templates would not fit the machine any more.
+const TEMPLATE_GENERATION: u32 = 1;
+
+/// What a guest's CPU depends on under emulation: the VMM alone.
+const EMULATED_CPU: &str = "emulated";
+
+/// A runner that was told to end has ended after this: all rungs of its ladder, and its death.
+pub(crate) const LADDER: Duration = Duration::from_secs(
+    timeout::RUNG_AGENT.as_secs()
+        + timeout::RUNG_VMM.as_secs()
+        + timeout::RUNG_TERM.as_secs()
+        + timeout::RUNG_KILL.as_secs()
+        + timeout::DEATH.as_secs(),
+);
+
+/// What a machine stands on: an image, a VMM and an initramfs, whole and locked against removal.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    image: Image,
+    vmm: VmmRoot,
+    initramfs: Initramfs,
+}
+
+impl Ground {
+    /// Opens and checks everything; hashes nothing that has not changed since it was hashed.
+    ///
+    /// # Errors
+    /// Something is missing or damaged.
+    pub(crate) fn open(site: &Site, image: Image) -> Result<Self, Error> {
+        let library = site.places().library();
+        let vmm = vmm_root::open(&library)?;
+        vmm.check(&library)?;
+        image.check(&library)?;
+        let initramfs = image::initramfs(&library, &image, &site.agent()?)?;
+        Ok(Self { image, vmm, initramfs })
+    }
+
+    /// The image.
+    pub(crate) fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// What memory the image needs.
+    pub(crate) fn needs(&self) -> MemoryNeeds {
+        self.image.manifest().memory()
+    }
+
+    /// The VMM root's digest.
+    pub(crate) fn vmm_digest(&self) -> String {
+        self.vmm.digest().to_string()
+    }
+
+    /// Keep image and VMM from being removed, for as long as somebody holds them open.
+    pub(crate) fn locks(&self) -> [Lock; 2] {
+        [self.image.lease(), self.vmm.lease()]
+    }
+
+    /// A machine with the image's root file system.
+    pub(crate) fn machine(&self, accelerator: Accelerator, vcpus: VcpuCount, memory: Memory) -> Machine {
+        let name = accelerator.name();
+        Machine {
+            backend: Qemu::NAME.to_owned(),
+            accelerator: name.to_owned(),
+            cpu_model: qemu::cpu_model(name).to_owned(),
+            vcpus: vcpus.get(),
+            memory: memory.bytes(),
+            kernel: self.image.path(PartKind::Kernel),
+            initramfs: self.initramfs.path.clone(),
+            rootfs: Some(self.image.path(PartKind::RootFs)),
+            command_line: qemu::command_line(name),
+            vmm_root: self.vmm.path().to_owned(),
+            vmm_binary: self.vmm.qemu().to_owned(),
+            vmm_version: self.vmm.version().to_owned(),
+            image: Some(self.image.name().to_owned()),
+            image_digest: Some(self.image.manifest().digest().to_string()),
+        }
+    }
+
+    /// A machine that only boots until its agent answers, with KVM.
+    pub(crate) fn canary_machine(&self, vcpus: VcpuCount, memory: Memory) -> Machine {
+        Machine { rootfs: None, image: None, image_digest: None, ..self.machine(Accelerator::Kvm, vcpus, memory) }
+    }
+
+    /// What must be equal for a clone of a template of `machine` to be allowed.
+    ///
+    /// # Errors
+    /// The host's CPU cannot be told.
+    pub(crate) fn ingredients(&self, machine: &Machine) -> Result<TemplateIngredients, host::HostError> {
+        let manifest = self.image.manifest();
+        let host_cpu = if machine.accelerator == Accelerator::Kvm.name() {
+            host::host_cpu_fingerprint()?
+        } else {
+            EMULATED_CPU.to_owned()
+        };
+        Ok(TemplateIngredients {
+            generation: TEMPLATE_GENERATION,
+            image: self.image.name().to_owned(),
+            image_digest: manifest.digest().to_string(),
+            initramfs_digest: self.initramfs.digest.to_string(),
+            command_line: machine.command_line.clone(),
+            backend: machine.backend.clone(),
+            vmm_digest: self.vmm_digest(),
+            topology: Qemu::topology(),
+            accelerator: machine.accelerator.clone(),
+            cpu_model: machine.cpu_model.clone(),
+            host_cpu,
+            vcpus: machine.vcpus,
+            memory: machine.memory,
+            warm_up: manifest.runtime().map(|runtime| runtime.warm_up.clone()).unwrap_or_default(),
+        })
+    }
+}
+
+/// An incarnation as it is to be.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// What it is for.
+    pub(crate) purpose: Purpose,
+    /// The machine.
+    pub(crate) machine: Machine,
+    /// How it comes to life.
+    pub(crate) start: Start,
+    /// From claim to published.
+    pub(crate) boot_timeout: Duration,
+    /// Why it boots cold although a template was wanted.
+    pub(crate) fell_back: Option<String>,
+}
+
+impl Made {
+    /// The intent, as it is written down.
+    pub(crate) fn intent(self, hold: Option<Hold>, requested_unix_ns: u64) -> Intent {
+        Intent {
+            version: VERSION,
+            purpose: self.purpose,
+            machine: self.machine,
+            start: self.start,
+            boot_timeout_ms: u64::try_from(self.boot_timeout.as_millis()).unwrap_or(u64::MAX),
+            hold: hold.map(|hold| hold.to_string()),
+            fell_back: self.fell_back,
+            requested_unix_ns,
+        }
+    }
+}
+
+/// A new incarnation's id.
+///
+/// # Errors
+/// [`SiteError::Random`].
+pub(crate) fn new_id() -> Result<IncarnationId, SiteError> {
+    clock::new_incarnation_id().map_err(SiteError::Random)
+}
+
+/// Makes an incarnation's evidence directory, and the directories above it and of its runner.
+///
+/// # Errors
+/// [`SiteError`].
+pub(crate) fn make_evidence(site: &Site, id: IncarnationId) -> Result<(), SiteError> {
+    let places = site.places();
+    private_directory(places.home())?;
+    private_directory(places.run())?;
+    private_directory(&places.incarnations())?;
+    let path = places.evidence(id).path().to_owned();
+    // Not recursive: it must be new.
+    let made = DirBuilder::new().mode(0o700).create(&path);
+    made.map_err(|source| SiteError::MakeDirectory { path, source })
+}
+
+/// Makes an incarnation that runs no workload, and waits until it is over: at most `within` and the time its
+/// runner needs to put it to an end. It ends with this process, too.
+///
+/// # Errors
+/// It could not be started, or it cannot be told what became of it.
+pub(crate) fn live_through(
+    site: &Site,
+    id: IncarnationId,
+    made: Made,
+    locks: &[Lock],
+    within: Duration,
+) -> Result<IncarnationRow, Error> {
+    make_evidence(site, id)?;
+    let now = clock::unix_ns();
+    let store = site.store()?;
+    store.intend(&NewIncarnation { id, intent: made.intent(None, now), created_unix_ns: now })?;
+    match launch(site, &Order { store: store.id(), incarnation: id, leased: true, locks }) {
+        Ok(lease) => {
+            if let Some(lease) = lease {
+                await_runner(&lease, within)?;
+            }
+            reconcile::settle(site, id)
+        }
+        Err(error) => {
+            reconcile::abandon(site, id, &error.to_string())?;
+            Err(error.into())
+        }
+    }
+}
+
+/// Waits for the runner's end; after `within` it is told to end, and given the time its ladder takes.
+fn await_runner(lease: &Lease, within: Duration) -> Result<(), Error> {
+    let failed = crate::follow::FollowError::Wait;
+    if wait::readable(&[lease.as_fd()], within).map_err(failed)?.is_none() {
+        lease.give_up();
+        wait::readable(&[lease.as_fd()], LADDER).map_err(failed)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! What is to be made of an incarnation that is not over: a function from what was seen to what will be done.
+//!
+//! ```text
+//!                    runner dead ───────────────► End
+//!   claimed/running ─ alive, heart beats, in time ► Leave
+//!                  ├─ alive, silent or overdue ───► Kill ──► dead ──► End
+//!                  │                                     └─► still there ──► dying
+//!                  └─ cannot be told ─────────────► Refuse
+//!   intended ──────── young ──────────────────────► Leave       old ──► End
+//! ```
+//!
+//! Looking and doing are the business of [`super`]; nothing here reads a clock or a file.
+
+use outlast_model::{BootStep, DeathCause, IncarnationState, Killer, Outcome, timeout};
+use outlast_wire::journal::{Journal, JournalEntry, StepPhase};
+use std::time::Duration;
+
+/// What is known of the process that claimed an incarnation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Runner {
+    /// Nobody has claimed it; its intent is this old.
+    None {
+        /// Age of the intent; zero when the clock says that it lies in the future.
+        age: Duration,
+    },
+    /// It lives.
+    Alive {
+        /// Since its last heartbeat, or since it started when there was none yet.
+        silent: Duration,
+        /// Since it started.
+        age: Duration,
+    },
+    /// It is proved dead.
+    Dead {
+        /// Whether the proof is that the host was booted again.
+        rebooted: bool,
+    },
+    /// It cannot be told.
+    Undecided,
+}
+
+/// What will be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// Nothing: it lives as it should.
+    Leave,
+    /// Nothing: whether it lives cannot be told.
+    Refuse,
+    /// Its runner is killed, and its death waited for.
+    Kill(KillReason),
+    /// It is over; its death certificate is written.
+    End(Ended),
+}
+
+/// Why a living runner is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KillReason {
+    /// Its heart does not beat.
+    Silent,
+    /// It lives longer than all its deadlines together allow.
+    Overdue,
+    /// Its death was wanted already.
+    Dying,
+}
+
+/// How it is known to be over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// No runner came.
+    NeverClaimed,
+    /// Its runner is dead.
+    RunnerDead,
+    /// The host was booted again.
+    HostRebooted,
+}
+
+/// Judges an incarnation. `allowed` is how long its runner may live at most, all deadlines together.
+pub(crate) fn judge(state: IncarnationState, runner: &Runner, allowed: Duration) -> Judgement {
+    match (state, runner) {
+        (IncarnationState::Ended, _) => Judgement::Leave,
+        (_, Runner::Undecided) => Judgement::Refuse,
+        (_, Runner::Dead { rebooted: true }) => Judgement::End(Ended::HostRebooted),
+        (_, Runner::Dead { rebooted: false }) => Judgement::End(Ended::RunnerDead),
+        (_, Runner::None { age }) if *age >= timeout::CLAIM => Judgement::End(Ended::NeverClaimed),
+        (_, Runner::None { .. }) => Judgement::Leave,
+        (IncarnationState::Dying, Runner::Alive { .. }) => Judgement::Kill(KillReason::Dying),
+        (_, Runner::Alive { silent, .. }) if *silent >= timeout::HEARTBEAT_LOST => {
+            Judgement::Kill(KillReason::Silent)
+        }
+        (_, Runner::Alive { age, .. }) if *age >= allowed => Judgement::Kill(KillReason::Overdue),
+        (_, Runner::Alive { .. }) => Judgement::Leave,
+    }
+}
+
+/// What is known of a workload whose incarnation is over without its runner having said so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Remains {
+    /// How it is known to be over.
+    pub(crate) ended: Ended,
+    /// Whether the incarnation had been published as running.
+    pub(crate) published: bool,
+    /// Whether somebody had asked for its death.
+    pub(crate) kill_requested: bool,
+    /// Whether it was killed just now because it was overdue.
+    pub(crate) overdue: bool,
+    /// The boot step it had reached.
+    pub(crate) step: BootStep,
+}
+
+impl Remains {
+    /// The cause on its death certificate.
+    pub(crate) fn death(self) -> DeathCause {
+        match self.ended {
+            Ended::NeverClaimed => DeathCause::NeverClaimed,
+            Ended::HostRebooted => DeathCause::HostRebooted,
+            Ended::RunnerDead if self.overdue => DeathCause::TimedOut,
+            Ended::RunnerDead => DeathCause::RunnerKilled,
+        }
+    }
+
+    /// The one outcome that can honestly be given: never `completed`, and never that it did not run when it
+    /// may have.
+    pub(crate) fn outcome(self) -> Outcome {
+        if self.kill_requested {
+            return Outcome::Killed { by: Killer::Request };
+        }
+        if self.published && self.overdue {
+            return Outcome::TimedOut;
+        }
+        let cause = match self.ended {
+            Ended::NeverClaimed => "no runner claimed it",
+            Ended::HostRebooted => "the host was booted again",
+            Ended::RunnerDead if self.overdue => "its runner was killed because it was overdue",
+            Ended::RunnerDead => "its runner died",
+        };
+        let cause = cause.to_owned();
+        if self.published { Outcome::Lost { cause } } else { Outcome::NotStarted { step: self.step, cause } }
+    }
+}
+
+/// The boot step a runner was at when its journal ends: the one it began and did not finish, or the one after
+/// the last it finished.
+pub(crate) fn step_reached(journal: &Journal) -> BootStep {
+    let steps = journal.lines.iter().filter_map(|line| match &line.entry {
+        JournalEntry::Step { step, phase, .. } => step.parse::<BootStep>().ok().map(|step| (step, *phase)),
+        JournalEntry::Held { .. }
+        | JournalEntry::Released { .. }
+        | JournalEntry::FellBack { .. }
+        | JournalEntry::Program { .. }
+        | JournalEntry::Rung { .. }
+        | JournalEntry::Template { .. }
+        | JournalEntry::End { .. } => None,
+    });
+    let forward = steps.filter(|(_, phase)| {
+        matches!(phase, StepPhase::Begin | StepPhase::Done | StepPhase::Failed)
+    });
+    match forward.last() {
+        None => BootStep::Claim,
+        Some((step, StepPhase::Done)) => {
+            let next = BootStep::ALL.iter().copied().find(|later| *later > step);
+            next.unwrap_or(step)
+        }
+        Some((step, _)) => step,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outlast_model::workload::WorkloadEvent;
+    use outlast_model::{IncarnationState as State, WorkloadState};
+    use outlast_wire::journal::JournalLine;
+    use proptest::prelude::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn runner() -> impl Strategy<Value = Runner> {
+        let time = || (0u64..20_000).prop_map(Duration::from_millis);
+        prop_oneof![
+            time().prop_map(|age| Runner::None { age }),
+            (time(), time()).prop_map(|(silent, age)| Runner::Alive { silent, age }),
+            any::<bool>().prop_map(|rebooted| Runner::Dead { rebooted }),
+            Just(Runner::Undecided),
+        ]
+    }
+
+    proptest! {
+        /// The promises, said without the table: nothing is ended without a proof, nothing that is well is
+        /// killed, and what cannot be told is left alone.
+        #[test]
+        fn nobody_is_declared_dead_without_proof(
+            state in prop::sample::select(State::ALL), runner in runner(), allowed in 1u64..20_000,
+        ) {
+            let judgement = judge(state, &runner, Duration::from_millis(allowed));
+            match judgement {
+                Judgement::End(_) => prop_assert!(matches!(&runner, Runner::Dead { .. } | Runner::None { .. }), "{:?}", runner),
+                Judgement::Kill(_) => prop_assert!(matches!(&runner, Runner::Alive { .. }), "{:?}", runner),
+                Judgement::Leave | Judgement::Refuse => {}
+            }
+            if runner == Runner::Undecided && state != State::Ended {
+                prop_assert_eq!(judgement, Judgement::Refuse);
+            }
+            if state == State::Ended {
+                prop_assert_eq!(judgement, Judgement::Leave);
+            }
+        }
+
+        /// Whatever the reconciler says of a workload, its life cycle allows, and it is never a success.
+        #[test]
+        fn every_outcome_is_legal_and_none_is_success(
+            ended in prop::sample::select(&[Ended::NeverClaimed, Ended::RunnerDead, Ended::HostRebooted][..]),
+            published: bool, kill_requested: bool, overdue: bool,
+            step in prop::sample::select(BootStep::ALL),
+        ) {
+            prop_assume!(!(published && ended == Ended::NeverClaimed));
+            let remains = Remains { ended, published, kill_requested, overdue, step };
+            let state = if published { WorkloadState::Running } else { WorkloadState::Starting };
+            let outcome = remains.outcome();
+            prop_assert_ne!(outcome.kind(), "completed");
+            prop_assert_eq!(state.step(WorkloadEvent::Ended(outcome.clone())), Ok(WorkloadState::Over(outcome)));
+        }
+    }
+
+    #[test]
+    fn a_healthy_runner_is_left_alone_and_a_silent_or_overdue_one_is_killed() {
+        let alive = |silent, age| Runner::Alive { silent: Duration::from_secs(silent), age: Duration::from_secs(age) };
+        assert_eq!(judge(State::Running, &alive(1, 100), HOUR), Judgement::Leave);
+        assert_eq!(judge(State::Running, &alive(10, 100), HOUR), Judgement::Kill(KillReason::Silent));
+        assert_eq!(judge(State::Claimed, &alive(1, 3600), HOUR), Judgement::Kill(KillReason::Overdue));
+        assert_eq!(judge(State::Dying, &alive(1, 1), HOUR), Judgement::Kill(KillReason::Dying));
+    }
+
+    #[test]
+    fn an_intent_is_given_time_to_be_claimed() {
+        let none = |ms| Runner::None { age: Duration::from_millis(ms) };
+        assert_eq!(judge(State::Intended, &none(9_999), HOUR), Judgement::Leave);
+        assert_eq!(judge(State::Intended, &none(10_000), HOUR), Judgement::End(Ended::NeverClaimed));
+    }
+
+    fn journal(entries: &[(&str, StepPhase)]) -> Journal {
+        let line = |(step, phase): &(&str, StepPhase)| JournalLine {
+            unix_ns: 0,
+            monotonic_ns: 0,
+            entry: JournalEntry::Step { step: (*step).to_owned(), phase: *phase, error: None },
+        };
+        Journal { lines: entries.iter().map(line).collect(), torn_at: None }
+    }
+
+    #[test]
+    fn the_journal_tells_which_step_was_reached() {
+        use StepPhase::{Begin, Done, Undo};
+        assert_eq!(step_reached(&journal(&[])), BootStep::Claim);
+        assert_eq!(step_reached(&journal(&[("claim", Begin)])), BootStep::Claim);
+        assert_eq!(step_reached(&journal(&[("claim", Begin), ("claim", Done)])), BootStep::RunDirectory);
+        let undone = [("disks", Done), ("launch-vmm", Begin), ("disks", Undo), ("rubbish", Begin)];
+        assert_eq!(step_reached(&journal(&undone)), BootStep::LaunchVmm);
+    }
+}

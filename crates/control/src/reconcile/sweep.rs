@@ -1,0 +1,118 @@
+//! What an incarnation can leave behind, by name, and its removal: once or again, whole or half there.
+//!
+//! The list is short and closed, because the kernel takes everything else. Every name derives from the store's
+//! and the incarnation's id; nothing of another store is ever touched, and nothing of a living incarnation.
+
+use crate::site::Site;
+use outlast_machine::cgroup::{self, Hierarchy, IncarnationCgroup};
+use outlast_model::{IncarnationId, StoreId, timeout};
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One thing that an incarnation left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Leftover {
+    /// Its run directory.
+    RunDirectory(IncarnationId),
+    /// Its control group.
+    Cgroup(IncarnationId),
+    /// Its input, of which the guest has a copy.
+    Input(IncarnationId),
+    /// The mark that it was held.
+    Hold(IncarnationId),
+    /// The directory in which it was to make a template.
+    TemplateScratch(IncarnationId),
+}
+
+impl Leftover {
+    /// The word for its kind, as `doctor` shows it.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::RunDirectory(_) => "run-directory",
+            Self::Cgroup(_) => "cgroup",
+            Self::Input(_) | Self::Hold(_) => "evidence",
+            Self::TemplateScratch(_) => "template",
+        }
+    }
+
+    /// Its name, as `doctor` shows it.
+    pub(crate) fn name(&self, site: &Site) -> String {
+        match self {
+            Self::Cgroup(id) => format!("outlast/…/{id}"),
+            Self::RunDirectory(_) | Self::Input(_) | Self::Hold(_) | Self::TemplateScratch(_) => {
+                self.path(site).display().to_string()
+            }
+        }
+    }
+
+    fn path(&self, site: &Site) -> PathBuf {
+        let places = site.places();
+        match self {
+            Self::RunDirectory(id) => places.run_directory(*id).path().to_owned(),
+            Self::Input(id) => places.evidence(*id).input(),
+            Self::Hold(id) => places.evidence(*id).hold(),
+            Self::TemplateScratch(id) => crate::template::scratch(&places.library(), *id),
+            Self::Cgroup(_) => PathBuf::new(),
+        }
+    }
+}
+
+/// Everything that is there of one incarnation. `cgroups` are the incarnations of this store that have one.
+pub(crate) fn leftovers(site: &Site, id: IncarnationId, cgroups: &[IncarnationId]) -> Vec<Leftover> {
+    let mut found: Vec<Leftover> = candidates(id)
+        .into_iter()
+        .filter(|candidate| candidate.path(site).symlink_metadata().is_ok())
+        .collect();
+    if cgroups.contains(&id) {
+        found.push(Leftover::Cgroup(id));
+    }
+    found
+}
+
+fn candidates(id: IncarnationId) -> [Leftover; 4] {
+    [Leftover::RunDirectory(id), Leftover::Input(id), Leftover::Hold(id), Leftover::TemplateScratch(id)]
+}
+
+/// Clears away everything of an incarnation that is over. What cannot be removed stays visible to `doctor`.
+pub(super) fn sweep(site: &Site, id: IncarnationId) {
+    let Ok(Some(store)) = site.existing_store() else { return };
+    let everything = candidates(id).into_iter().chain([Leftover::Cgroup(id)]);
+    for leftover in everything {
+        if let Err(error) = remove(site, store.id(), &leftover) {
+            tracing::warn!(%error, name = leftover.name(site), "cannot clear away what an incarnation left");
+        }
+    }
+}
+
+/// Removes one thing. That it is not there is no error; links are removed, never followed.
+pub(crate) fn remove(site: &Site, store: StoreId, leftover: &Leftover) -> io::Result<()> {
+    let path = leftover.path(site);
+    let removed = match leftover {
+        Leftover::Cgroup(id) => return remove_cgroup(store, *id, timeout::DEATH),
+        Leftover::Hold(_) => std::fs::remove_file(&path),
+        Leftover::RunDirectory(_) | Leftover::Input(_) | Leftover::TemplateScratch(_) => {
+            std::fs::remove_dir_all(&path)
+        }
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+fn remove_cgroup(store: StoreId, id: IncarnationId, within: Duration) -> io::Result<()> {
+    // Where there are no control groups, there is none to remove.
+    let Ok(hierarchy) = Hierarchy::detect() else { return Ok(()) };
+    let removed = IncarnationCgroup::named(&hierarchy, store, id).remove(within);
+    removed.map(drop).map_err(io::Error::other)
+}
+
+/// The incarnations of this store that have a control group.
+pub(crate) fn cgroups(store: StoreId) -> Vec<IncarnationId> {
+    let listed = Hierarchy::detect().and_then(|hierarchy| cgroup::list(&hierarchy, store));
+    listed.unwrap_or_else(|error| {
+        tracing::debug!(%error, "control groups cannot be listed");
+        Vec::new()
+    })
+}

@@ -1,0 +1,241 @@
+//! From what was asked for to files and a command: which runtime, which file name in the guest, which words.
+
+use super::{RequestError, What};
+use crate::archive::{Archive, ArchiveError};
+use crate::error::Error;
+use outlast_machine::image::recipe::{GUEST_GID, GUEST_HOME, GUEST_UID, GUEST_USER, GUEST_WORK, RECIPES};
+use outlast_machine::image::{self, Image, LibraryError, Runtime};
+use outlast_model::limit::{GUEST_PIDS, SOURCE_BYTES};
+use outlast_model::spec::{EnvVar, WorkloadSpec};
+use outlast_wire::intent::Program;
+use outlast_wire::paths::Library;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// Where programs of a guest are looked for.
+const GUEST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What will lie in the program's working directory.
+#[derive(Debug)]
+pub(crate) enum Files {
+    /// Nothing.
+    None,
+    /// One file.
+    One {
+        /// Its name in the guest.
+        name: String,
+        /// Its content.
+        content: Vec<u8>,
+    },
+    /// All that is in an archive.
+    Archive(Box<Archive>),
+}
+
+impl Files {
+    /// Bytes on disk.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::One { content, .. } => u64::try_from(content.len()).unwrap_or(u64::MAX),
+            Self::Archive(archive) => archive.unpacked_bytes(),
+        }
+    }
+}
+
+/// The image that will run it, opened. Asks nothing of the disk but the image.
+pub(super) fn image_for(library: &Library, what: &What) -> Result<Image, Error> {
+    match what {
+        What::Command { image, .. } => Ok(image::open(library, image)?),
+        What::Inline { runtime, .. } => image_of_runtime(library, runtime),
+        What::File { path, runtime } => {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            image_of_runtime(library, &runtime_or_told_by(library, runtime.as_deref(), &name)?)
+        }
+        What::Archive { path, entry, runtime } => {
+            let name = match entry {
+                Some(entry) => entry.clone(),
+                None => path.display().to_string(),
+            };
+            image_of_runtime(library, &runtime_or_told_by(library, runtime.as_deref(), &name)?)
+        }
+    }
+}
+
+/// A runtime's image has the runtime's name.
+fn image_of_runtime(library: &Library, runtime: &str) -> Result<Image, Error> {
+    let unknown = || RequestError::UnknownRuntime { name: shorten(runtime), known: runtimes(library) };
+    match image::open(library, runtime) {
+        Ok(image) if image.manifest().runtime().is_some() => Ok(image),
+        Ok(image) => Err(RequestError::NoRuntimeIn { image: image.name().to_owned() }.into()),
+        // Known, but not built: the library's own error says how to build it.
+        Err(error @ LibraryError::NoImage { .. }) if is_recipe(runtime) => Err(error.into()),
+        Err(LibraryError::NoImage { .. } | LibraryError::BadName { .. }) => Err(unknown().into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_recipe(runtime: &str) -> bool {
+    RECIPES.iter().any(|recipe| recipe.name == runtime && recipe.runtime.is_some())
+}
+
+/// The names of all runtimes: those that can be built, and those of images that are there.
+fn runtimes(library: &Library) -> Vec<String> {
+    let recipes = RECIPES.iter().filter(|recipe| recipe.runtime.is_some()).map(|recipe| recipe.name.to_owned());
+    let mut names: Vec<String> = recipes.collect();
+    for (name, _) in built_runtimes(library) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// Images of the library with a runtime, and the endings they claim. What cannot be read claims nothing.
+fn built_runtimes(library: &Library) -> Vec<(String, Vec<String>)> {
+    let listed = image::list(library).unwrap_or_default();
+    let with_runtime = listed.into_iter().filter_map(|image| {
+        let manifest = image.manifest.ok()?;
+        Some((image.name, manifest.runtime()?.extensions.clone()))
+    });
+    with_runtime.collect()
+}
+
+fn runtime_or_told_by(library: &Library, asked: Option<&str>, name: &str) -> Result<String, RequestError> {
+    if let Some(asked) = asked {
+        return Ok(asked.to_owned());
+    }
+    let ending = Path::new(name).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let endings = RECIPES.iter().filter_map(|recipe| Some((recipe.name, recipe.runtime.as_ref()?.extensions)));
+    if let Some((name, _)) = endings.clone().find(|(_, endings)| endings.contains(&ending)) {
+        return Ok(name.to_owned());
+    }
+    let built = built_runtimes(library);
+    if let Some((name, _)) = built.iter().find(|(_, endings)| endings.iter().any(|known| known == ending)) {
+        return Ok(name.clone());
+    }
+    let known = endings.map(|(name, endings)| format!(".{} {name}", endings.join(" .")));
+    let mut known: Vec<String> = known.collect();
+    known.extend(
+        built
+            .iter()
+            .filter(|(name, _)| !is_recipe(name))
+            .map(|(name, endings)| format!(".{} {name}", endings.join(" ."))),
+    );
+    Err(RequestError::NoRuntimeFor { name: shorten(name), known })
+}
+
+/// Reads the code, and says what the guest will be told to start. `allowed` is what an archive may unpack to.
+pub(super) fn files_and_command(image: &Image, what: &What, allowed: u64) -> Result<(Files, Vec<String>), Error> {
+    let runtime = || {
+        let none = || RequestError::NoRuntimeIn { image: image.name().to_owned() };
+        image.manifest().runtime().ok_or_else(none)
+    };
+    match what {
+        What::Command { image, argv } => {
+            let none = || RequestError::NoCommand { image: image.clone() };
+            argv.first().filter(|program| !program.is_empty()).ok_or_else(none)?;
+            Ok((Files::None, argv.clone()))
+        }
+        What::Inline { code, .. } => {
+            let runtime = runtime()?;
+            let content = checked_source("on standard input", code.clone())?;
+            let name = runtime.file_name.clone();
+            Ok((Files::One { name: name.clone(), content }, command(runtime, &name)))
+        }
+        What::File { path, .. } => {
+            let runtime = runtime()?;
+            let content = checked_source(&path.display().to_string(), read_source(path)?)?;
+            let name = name_in_guest(runtime, path);
+            Ok((Files::One { name: name.clone(), content }, command(runtime, &name)))
+        }
+        What::Archive { path, entry, .. } => {
+            let runtime = runtime()?;
+            let archive = Archive::open(path, allowed)?;
+            let entry = entry_of(&archive, runtime, entry.as_deref())?;
+            Ok((Files::Archive(Box::new(archive)), command(runtime, &entry)))
+        }
+    }
+}
+
+fn command(runtime: &Runtime, file: &str) -> Vec<String> {
+    // A name that begins with a dash would be taken for an option.
+    let file = if file.starts_with('-') { format!("./{file}") } else { file.to_owned() };
+    runtime.command.iter().cloned().chain([file]).collect()
+}
+
+/// The runtime's usual name, with the ending that the file had: `.mjs` means something else than `.js`.
+fn name_in_guest(runtime: &Runtime, path: &Path) -> String {
+    let usual = Path::new(&runtime.file_name);
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    match ending.filter(|ending| runtime.extensions.iter().any(|known| known == ending)) {
+        Some(ending) => usual.with_extension(ending).to_string_lossy().into_owned(),
+        None => runtime.file_name.clone(),
+    }
+}
+
+fn entry_of(archive: &Archive, runtime: &Runtime, asked: Option<&str>) -> Result<String, ArchiveError> {
+    let tried: Vec<String> = match asked {
+        Some(entry) => vec![entry.trim_start_matches("./").to_owned()],
+        None if runtime.name == "node" => vec!["index.js".to_owned(), runtime.file_name.clone()],
+        None => vec![runtime.file_name.clone()],
+    };
+    let found = tried.iter().find(|name| archive.has_file(name));
+    found.cloned().ok_or_else(|| ArchiveError::NoEntry { entry: shorten(&tried.join("' or '")) })
+}
+
+fn read_source(path: &Path) -> Result<Vec<u8>, RequestError> {
+    let what = "source";
+    let failed = |source| RequestError::Read { what, path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_dir() {
+        return Err(RequestError::NotAFile { what, path: path.to_owned() });
+    }
+    let mut content = Vec::new();
+    file.take(SOURCE_BYTES + 1).read_to_end(&mut content).map_err(failed)?;
+    Ok(content)
+}
+
+fn checked_source(name: &str, content: Vec<u8>) -> Result<Vec<u8>, RequestError> {
+    let size = u64::try_from(content.len()).unwrap_or(u64::MAX);
+    if size > SOURCE_BYTES {
+        return Err(RequestError::SourceTooLarge { name: name.to_owned(), size });
+    }
+    if content.iter().all(u8::is_ascii_whitespace) {
+        return Err(RequestError::EmptySource { name: name.to_owned() });
+    }
+    Ok(content)
+}
+
+/// The program as the runner is told of it: the guest's user and directory, the whole environment.
+pub(crate) fn wire_program(spec: &WorkloadSpec, runtime: Option<&Runtime>, stdin: bool) -> Program {
+    Program {
+        argv: spec.argv.clone(),
+        env: environment(runtime, &spec.env),
+        cwd: GUEST_WORK.to_owned(),
+        uid: GUEST_UID,
+        gid: GUEST_GID,
+        memory_max: spec.memory.bytes(),
+        pids_max: GUEST_PIDS,
+        timeout_ms: spec.timeout.millis(),
+        output_limit: spec.output_limit,
+        stdin,
+    }
+}
+
+/// Ours, then the runtime's, then the user's: a later one of a name wins.
+pub(crate) fn environment(runtime: Option<&Runtime>, asked: &[EnvVar]) -> Vec<String> {
+    let ours = [("HOME", GUEST_HOME), ("LANG", "C.UTF-8"), ("LOGNAME", GUEST_USER), ("PATH", GUEST_PATH), ("USER", GUEST_USER)];
+    let mut environment: BTreeMap<String, String> =
+        ours.iter().map(|(name, value)| ((*name).to_owned(), format!("{name}={value}"))).collect();
+    let runtimes = runtime.map(|runtime| runtime.env.as_slice()).unwrap_or_default();
+    for variable in runtimes.iter().chain(asked) {
+        environment.insert(variable.name().to_owned(), variable.assignment());
+    }
+    environment.into_values().collect()
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(80).flat_map(char::escape_debug).collect()
+}

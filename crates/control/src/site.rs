@@ -1,0 +1,186 @@
+//! One owner's places on this host, with the programs that serve them: what every operation is given.
+//!
+//! Nothing is made before an operation that needs it has been checked; what is made is private (0700).
+
+use outlast_model::Hold;
+use outlast_store::{Store, StoreError};
+use outlast_wire::paths::Places;
+use rustix::fs::{Mode, OFlags};
+use std::cell::OnceCell;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Where things are and who serves them. One per process: it holds the one connection to the store.
+#[derive(Debug)]
+pub struct Site {
+    places: Places,
+    programs: PathBuf,
+    hold: Option<Hold>,
+    store: OnceCell<Store>,
+}
+
+/// A place cannot be used.
+#[derive(Debug, Error)]
+pub enum SiteError {
+    /// The caller is not the superuser.
+    #[error("{operation} needs root in this version")]
+    NotRoot {
+        /// What was asked for.
+        operation: &'static str,
+    },
+    /// A program that belongs to outlast is not where it should be.
+    #[error("{name} is not in {}", .directory.display())]
+    ProgramMissing {
+        /// The program.
+        name: &'static str,
+        /// Where it was looked for.
+        directory: PathBuf,
+    },
+    /// A directory could not be made.
+    #[error("cannot make the directory {}", .path.display())]
+    MakeDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something of others, or open to others, stands where a private directory must be.
+    #[error("{} is not private: it must be a directory of this user that others cannot write to", .path.display())]
+    NotPrivate {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The kernel gave no random bytes.
+    #[error("cannot draw a random id")]
+    Random(#[source] io::Error),
+}
+
+impl Site {
+    /// From the places, and the directory in which `outlast-runner` and `outlast-agent` lie. Touches nothing.
+    pub fn new(places: Places, programs: PathBuf) -> Self {
+        Self { places, programs, hold: None, store: OnceCell::new() }
+    }
+
+    /// The same, with a fault point for the incarnations that will be made.
+    #[must_use]
+    pub fn with_hold(self, hold: Option<Hold>) -> Self {
+        Self { hold, ..self }
+    }
+
+    /// The places.
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// The fault point, if this home is marked for proofs; anywhere else none is honoured.
+    pub(crate) fn honoured_hold(&self) -> Option<Hold> {
+        self.hold.filter(|_| self.places.proofs_marker().exists())
+    }
+
+    /// Whether a fault point was asked for in a home in which none is honoured.
+    pub fn ignores_hold(&self) -> bool {
+        self.hold.is_some() && self.honoured_hold().is_none()
+    }
+
+    /// The runner's program.
+    ///
+    /// # Errors
+    /// [`SiteError::ProgramMissing`].
+    pub(crate) fn runner(&self) -> Result<PathBuf, SiteError> {
+        self.program("outlast-runner")
+    }
+
+    /// The agent's program.
+    ///
+    /// # Errors
+    /// [`SiteError::ProgramMissing`].
+    pub(crate) fn agent(&self) -> Result<PathBuf, SiteError> {
+        self.program("outlast-agent")
+    }
+
+    fn program(&self, name: &'static str) -> Result<PathBuf, SiteError> {
+        let path = self.programs.join(name);
+        if path.is_file() {
+            return Ok(path);
+        }
+        Err(SiteError::ProgramMissing { name, directory: self.programs.clone() })
+    }
+
+    /// The store; made when it is not there.
+    ///
+    /// # Errors
+    /// Those of opening it.
+    pub(crate) fn store(&self) -> Result<&Store, StoreError> {
+        if let Some(store) = self.store.get() {
+            return Ok(store);
+        }
+        let store = Store::open(&self.places.database())?;
+        Ok(self.store.get_or_init(|| store))
+    }
+
+    /// The store, unless there is none yet: for looking without making anything.
+    ///
+    /// # Errors
+    /// Those of opening it.
+    pub(crate) fn existing_store(&self) -> Result<Option<&Store>, StoreError> {
+        if self.store.get().is_none() && !self.places.database().exists() {
+            return Ok(None);
+        }
+        self.store().map(Some)
+    }
+}
+
+/// Refuses everybody but the superuser.
+///
+/// # Errors
+/// [`SiteError::NotRoot`].
+pub fn require_root(operation: &'static str) -> Result<(), SiteError> {
+    if outlast_machine::host::is_root() { Ok(()) } else { Err(SiteError::NotRoot { operation }) }
+}
+
+/// Makes a directory and its missing parents, 0700, or checks that the one that is there is private.
+pub(crate) fn private_directory(path: &Path) -> Result<(), SiteError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| SiteError::MakeDirectory { path: path.to_owned(), source })?;
+    let not_private = || SiteError::NotPrivate { path: path.to_owned() };
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|_| not_private())?;
+    let stat = rustix::fs::fstat(&directory).map_err(|_| not_private())?;
+    let ours = stat.st_uid == rustix::process::geteuid().as_raw();
+    if ours && stat.st_mode & 0o022 == 0 { Ok(()) } else { Err(not_private()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn directories_are_made_private_and_open_ones_refused() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("a/b");
+        private_directory(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(private_directory(&path), Err(SiteError::NotPrivate { .. })));
+        let file = top.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(matches!(private_directory(&file), Err(SiteError::MakeDirectory { .. })));
+    }
+
+    #[test]
+    fn a_hold_is_honoured_only_in_a_home_marked_for_proofs() {
+        let top = tempfile::tempdir().unwrap();
+        let at = |name: &str| top.path().join(name);
+        let places = Places::new(at("home"), at("run"), at("library"));
+        let site = Site::new(places, at("bin")).with_hold("disks:after".parse().ok());
+        assert!(site.honoured_hold().is_none() && site.ignores_hold());
+        assert!(!at("home").exists(), "looking makes nothing");
+        std::fs::create_dir(at("home")).unwrap();
+        std::fs::write(site.places().proofs_marker(), "").unwrap();
+        assert!(site.honoured_hold().is_some() && !site.ignores_hold());
+    }
+}

@@ -1,0 +1,225 @@
+//! Gets a template ready for a run, or says why the run boots cold.
+
+use super::key::key_of;
+use super::shelf::{Condition, Shelf, scratch};
+use super::{TemplateError, is_ready, new_suffix, set_aside_because, shorten, sweep_scratch};
+use crate::clock;
+use crate::error::Error;
+use crate::incarnation::{self, Ground, Made};
+use crate::lock::Lock;
+use crate::notice::{Notice, Notify};
+use crate::reconcile::journal_of;
+use crate::site::Site;
+use outlast_machine::host;
+use outlast_machine::image::recipe::{GUEST_GID, GUEST_UID, GUEST_WORK};
+use outlast_model::limit::{DISK_RESERVE, GUEST_PIDS};
+use outlast_model::{DeathCause, timeout};
+use outlast_store::IncarnationRow;
+use outlast_wire::intent::{Machine, Program, Purpose, Start};
+use outlast_wire::journal::JournalEntry;
+use outlast_wire::template::{TemplateIngredients, TemplateManifest, VERSION};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// The warm-up may take this long: the first compilation of Go takes 30 s in emulation, several times that on
+/// a loaded host.
+const WARM_UP: Duration = Duration::from_secs(180);
+/// What is kept of a warm-up's output, in bytes.
+const WARM_UP_OUTPUT: u64 = 64 * 1024;
+
+const _: () = assert!(WARM_UP.as_secs() + timeout::BOOT.as_secs() <= timeout::TEMPLATE.as_secs());
+
+/// How a run may start.
+#[derive(Debug)]
+pub(crate) enum Readiness {
+    /// From this template.
+    Clone(Start),
+    /// Cold, and why that is not what was wanted, if it is not.
+    Cold(Option<String>),
+}
+
+/// Gets the template for `machine` ready. Nothing that goes wrong with templates fails the run.
+///
+/// # Errors
+/// Facts about the host that the run itself needs cannot be had.
+pub(crate) fn ready(site: &Site, ground: &Ground, machine: &Machine, notify: Notify<'_>) -> Result<Readiness, Error> {
+    let ingredients = ground.ingredients(machine)?;
+    let key = key_of(&ingredients);
+    let shelf = Shelf::at(&site.places().library());
+    match shelf.check(&key) {
+        Condition::Ready => Ok(clone_of(&shelf, key)),
+        condition => match under_lock(site, ground, (machine, ingredients), &shelf, condition, notify) {
+            Ok(readiness) => Ok(readiness),
+            Err(error) => {
+                notify(Notice::Done);
+                Ok(Readiness::Cold(Some(format!("template {}: {}", shorten(&key), chain(&error)))))
+            }
+        },
+    }
+}
+
+fn clone_of(shelf: &Shelf, key: String) -> Readiness {
+    Readiness::Clone(Start::Clone { template: shelf.path(&key), key })
+}
+
+/// The error and its causes on one line: it goes into a record.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn under_lock(
+    site: &Site,
+    ground: &Ground,
+    (machine, ingredients): (&Machine, TemplateIngredients),
+    shelf: &Shelf,
+    seen: Condition,
+    notify: Notify<'_>,
+) -> Result<Readiness, Error> {
+    let key = key_of(&ingredients);
+    shelf.make()?;
+    let image = ingredients.image.clone();
+    let Some(_lock) = take_lock(shelf, &key, &image, notify)? else {
+        return Ok(Readiness::Cold(Some("another process makes its template and does not come to an end".to_owned())));
+    };
+    match (shelf.check(&key), seen) {
+        (condition, _) if is_ready(&condition) => return Ok(clone_of(shelf, key)),
+        (Condition::Damaged(reason), _) => {
+            shelf.set_aside(&key, &new_suffix()?)?;
+            // Made anew by the next run: this one is slow enough already.
+            return Ok(Readiness::Cold(Some(set_aside_because(&key, &reason))));
+        }
+        // Somebody else set it aside while we waited; they remade nothing, and neither do we.
+        (Condition::Absent, Condition::Damaged(reason)) => {
+            return Ok(Readiness::Cold(Some(set_aside_because(&key, &reason))));
+        }
+        (Condition::Absent | Condition::Ready, _) => {}
+    }
+    sweep_scratch(site, shelf);
+    notify(Notice::MakingTemplate { image: &image });
+    let made = make(site, ground, (machine, ingredients), shelf);
+    notify(Notice::Done);
+    made?;
+    Ok(clone_of(shelf, key))
+}
+
+fn take_lock(shelf: &Shelf, key: &str, image: &str, notify: Notify<'_>) -> Result<Option<Lock>, TemplateError> {
+    let path = shelf.lock_path(key);
+    let failed = |source| TemplateError::Io { operation: "lock", path: path.clone(), source };
+    if let Some(lock) = Lock::try_take(&path).map_err(failed)? {
+        return Ok(Some(lock));
+    }
+    notify(Notice::WaitingForTemplate { image });
+    let taken = Lock::take(&path, timeout::TEMPLATE + incarnation::LADDER).map_err(failed);
+    notify(Notice::Done);
+    taken
+}
+
+/// Boots, warms and saves a machine, and publishes it.
+fn make(
+    site: &Site,
+    ground: &Ground,
+    (machine, ingredients): (&Machine, TemplateIngredients),
+    shelf: &Shelf,
+) -> Result<(), Error> {
+    check_space(shelf.root(), machine.memory)?;
+    let id = incarnation::new_id()?;
+    let directory = scratch(&site.places().library(), id);
+    let made = DirBuilder::new().mode(0o700).create(&directory);
+    let path = directory.clone();
+    made.map_err(|source| TemplateError::Io { operation: "make", path, source })?;
+    let result = fill(site, ground, (machine, &ingredients), id, &directory).and_then(|()| {
+        let manifest = TemplateManifest {
+            version: VERSION,
+            key: key_of(&ingredients),
+            ingredients,
+            made_by: id.to_string(),
+            made_unix_ns: clock::unix_ns(),
+            memory_sha256: String::new(),
+            state_sha256: String::new(),
+            state_bytes: 0,
+        };
+        Ok(shelf.publish(&directory, manifest)?)
+    });
+    if result.is_err() {
+        // What cannot be removed now is found by its name later.
+        let _ = std::fs::remove_dir_all(&directory);
+    }
+    result
+}
+
+fn check_space(root: &Path, memory: u64) -> Result<(), Error> {
+    let (free, needed) = (host::disk_free(root)?, memory.saturating_add(DISK_RESERVE));
+    if free < needed {
+        return Err(TemplateError::TooLittleSpace { path: root.to_owned(), free, needed }.into());
+    }
+    Ok(())
+}
+
+fn fill(
+    site: &Site,
+    ground: &Ground,
+    (machine, ingredients): (&Machine, &TemplateIngredients),
+    id: outlast_model::IncarnationId,
+    directory: &Path,
+) -> Result<(), Error> {
+    let made = Made {
+        purpose: Purpose::Template {
+            key: key_of(ingredients),
+            directory: directory.to_owned(),
+            warm_up: warm_up(ground, machine),
+        },
+        machine: machine.clone(),
+        start: Start::Boot,
+        boot_timeout: timeout::BOOT,
+        fell_back: None,
+    };
+    let row = incarnation::live_through(site, id, made, &ground.locks(), timeout::TEMPLATE)?;
+    if was_saved(site, &row) { Ok(()) } else { Err(maker_failed(&row).into()) }
+}
+
+/// Its end alone does not tell: a maker that was asked to stop before it saved anything ends in peace as well.
+fn was_saved(site: &Site, row: &IncarnationRow) -> bool {
+    let saved = |entry: &JournalEntry| matches!(entry, JournalEntry::Template { phase } if phase == "saved");
+    let in_peace = row.death.as_ref().is_some_and(|death| death.cause == DeathCause::Stopped.name());
+    in_peace && journal_of(site, row.id).lines.iter().any(|line| saved(&line.entry))
+}
+
+fn maker_failed(row: &IncarnationRow) -> TemplateError {
+    let death = row.death.as_ref();
+    let evidence = death.and_then(|death| death.evidence.first().cloned());
+    TemplateError::MakerFailed {
+        incarnation: row.id,
+        cause: death.map_or("unknown", |death| death.cause.as_str()).replace('_', " "),
+        evidence: evidence.unwrap_or_else(|| "no evidence was kept".to_owned()),
+    }
+}
+
+/// Starts the interpreter once, as the guest's user, with all the memory that a program may have.
+fn warm_up(ground: &Ground, machine: &Machine) -> Option<Program> {
+    let runtime = ground.image().manifest().runtime()?;
+    if runtime.warm_up.is_empty() {
+        return None;
+    }
+    let needs = ground.needs();
+    let memory = machine.memory.saturating_sub(needs.reserve.bytes()).max(needs.min_limit.bytes());
+    Some(Program {
+        argv: runtime.warm_up.clone(),
+        env: crate::request::environment(Some(runtime), &[]),
+        cwd: GUEST_WORK.to_owned(),
+        uid: GUEST_UID,
+        gid: GUEST_GID,
+        memory_max: memory,
+        pids_max: GUEST_PIDS,
+        timeout_ms: u64::try_from(WARM_UP.as_millis()).unwrap_or(u64::MAX),
+        output_limit: WARM_UP_OUTPUT,
+        stdin: false,
+    })
+}

@@ -1,0 +1,304 @@
+//! Where templates lie, and whether one is whole. Files are never changed in place: clones map them.
+
+use super::TemplateError;
+use super::key::key_of;
+use crate::site::private_directory;
+use outlast_machine::image::stamp;
+use outlast_model::IncarnationId;
+use outlast_wire::paths::Library;
+use outlast_wire::template::{TemplateManifest, VERSION};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+const MANIFEST: &str = "manifest.json";
+const MEMORY: &str = "memory";
+const STATE: &str = "state";
+const MAKING: &str = ".making-";
+const SET_ASIDE: &str = ".set-aside-";
+const LOCK: &str = ".lock-";
+/// A key has so many hexadecimal digits.
+const KEY_DIGITS: usize = 64;
+
+/// The library's templates.
+#[derive(Debug, Clone)]
+pub(super) struct Shelf {
+    library: Library,
+    root: PathBuf,
+}
+
+/// What a check came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// Clones may start.
+    Ready,
+    /// There is none.
+    Absent,
+    /// There is one, and it is not what it should be.
+    Damaged(String),
+}
+
+/// Where an incarnation makes a template.
+pub(crate) fn scratch(library: &Library, id: IncarnationId) -> PathBuf {
+    library.templates().join(format!("{MAKING}{id}"))
+}
+
+impl Shelf {
+    pub(super) fn at(library: &Library) -> Self {
+        Self { library: library.clone(), root: library.templates() }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn path(&self, key: &str) -> PathBuf {
+        self.root.join(key)
+    }
+
+    pub(super) fn lock_path(&self, key: &str) -> PathBuf {
+        self.root.join(format!("{LOCK}{key}"))
+    }
+
+    /// Makes the directory of all templates.
+    pub(super) fn make(&self) -> Result<(), crate::site::SiteError> {
+        private_directory(self.library.path())?;
+        private_directory(&self.root)
+    }
+
+    /// Checks a template: its manifest by reading it, its files by their stamps where those still hold.
+    pub(super) fn check(&self, key: &str) -> Condition {
+        let manifest = match self.read(key) {
+            Ok(manifest) => manifest,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.path(key).exists() => {
+                return Condition::Absent;
+            }
+            Err(error) => return Condition::Damaged(format!("its manifest cannot be read: {error}")),
+        };
+        if manifest.key != key || key_of(&manifest.ingredients) != key {
+            return Condition::Damaged("its manifest is of another template".to_owned());
+        }
+        for (name, expected) in [(MEMORY, &manifest.memory_sha256), (STATE, &manifest.state_sha256)] {
+            match stamp::digest_of(&self.library, &self.path(key).join(name)) {
+                Ok(found) if found.to_string() == *expected => {}
+                Ok(_) => return Condition::Damaged(format!("its file '{name}' has changed")),
+                Err(error) => return Condition::Damaged(format!("its file '{name}' cannot be read: {error}")),
+            }
+        }
+        Condition::Ready
+    }
+
+    /// Reads a manifest; one of a newer format is as unreadable as rubbish.
+    pub(super) fn read(&self, key: &str) -> io::Result<TemplateManifest> {
+        let bytes = fs::read(self.path(key).join(MANIFEST))?;
+        let manifest: TemplateManifest = serde_json::from_slice(&bytes)?;
+        if manifest.version != VERSION {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("format {}", manifest.version)));
+        }
+        Ok(manifest)
+    }
+
+    /// Publishes what lies in `scratch`: synced, hashed, read-only, then visible in one step.
+    pub(super) fn publish(&self, scratch: &Path, mut manifest: TemplateManifest) -> Result<(), TemplateError> {
+        let failed = |operation: &'static str, path: &Path| {
+            let path = path.to_owned();
+            move |source| TemplateError::Io { operation, path, source }
+        };
+        for name in [MEMORY, STATE] {
+            let path = scratch.join(name);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).map_err(failed("protect", &path))?;
+            let file = File::open(&path).map_err(failed("open", &path))?;
+            file.sync_all().map_err(failed("sync", &path))?;
+        }
+        let digest = |name: &str| outlast_machine::digest::sha256_file(&scratch.join(name)).map_err(TemplateError::Hash);
+        manifest.memory_sha256 = digest(MEMORY)?;
+        manifest.state_sha256 = digest(STATE)?;
+        let state = scratch.join(STATE);
+        manifest.state_bytes = fs::metadata(&state).map_err(failed("read", &state))?.len();
+        let path = scratch.join(MANIFEST);
+        write_new(&path, &manifest).map_err(failed("write", &path))?;
+        sync_directory(scratch).map_err(failed("sync", scratch))?;
+        let target = self.path(&manifest.key);
+        fs::rename(scratch, &target).map_err(failed("publish", &target))?;
+        sync_directory(&self.root).map_err(failed("sync", &self.root))?;
+        // Stamps them, so that the first clone need not hash them again. Not being able to is no failure.
+        for name in [MEMORY, STATE] {
+            let _ = stamp::digest_of(&self.library, &target.join(name));
+        }
+        Ok(())
+    }
+
+    /// Takes a template out of use, to be looked at; the one that was set aside before goes.
+    pub(super) fn set_aside(&self, key: &str, suffix: &str) -> Result<(), TemplateError> {
+        self.remove_set_aside(key)?;
+        let from = self.path(key);
+        let renamed = fs::rename(&from, self.root.join(format!("{SET_ASIDE}{key}-{suffix}")));
+        renamed.map_err(|source| TemplateError::Io { operation: "set aside", path: from, source })
+    }
+
+    /// Removes a template and what was set aside of it.
+    pub(super) fn remove(&self, key: &str) -> Result<(), TemplateError> {
+        self.remove_set_aside(key)?;
+        // Order matters: first out of sight in one step, so that no run finds half of it.
+        let (path, aside) = (self.path(key), self.root.join(format!("{SET_ASIDE}{key}-removed")));
+        let renamed = fs::rename(&path, &aside).and_then(|()| fs::remove_dir_all(&aside));
+        renamed.map_err(|source| TemplateError::Io { operation: "remove", path, source })
+    }
+
+    fn remove_set_aside(&self, key: &str) -> Result<(), TemplateError> {
+        let prefix = format!("{SET_ASIDE}{key}-");
+        for name in self.names()?.into_iter().filter(|name| name.starts_with(&prefix)) {
+            let path = self.root.join(name);
+            fs::remove_dir_all(&path)
+                .map_err(|source| TemplateError::Io { operation: "remove", path, source })?;
+        }
+        Ok(())
+    }
+
+    /// The keys of all published templates, sorted.
+    pub(super) fn keys(&self) -> Result<Vec<String>, TemplateError> {
+        let is_key = |name: &String| name.len() == KEY_DIGITS && name.bytes().all(|b| b.is_ascii_hexdigit());
+        Ok(self.names()?.into_iter().filter(is_key).collect())
+    }
+
+    /// What is being made and what was set aside, with a word for which.
+    pub(super) fn others(&self) -> Result<Vec<(String, &'static str)>, TemplateError> {
+        let word = |name: String| {
+            if name.starts_with(MAKING) {
+                Some((name, "making"))
+            } else if name.starts_with(SET_ASIDE) {
+                Some((name, "set-aside"))
+            } else {
+                None
+            }
+        };
+        Ok(self.names()?.into_iter().filter_map(word).collect())
+    }
+
+    /// The incarnations that make, or made, templates here.
+    pub(super) fn scratches(&self) -> Vec<IncarnationId> {
+        let names = self.names().unwrap_or_default();
+        names.iter().filter_map(|name| name.strip_prefix(MAKING)?.parse().ok()).collect()
+    }
+
+    /// Bytes on disk of one entry; memory files have holes.
+    pub(super) fn bytes_of(&self, name: &str) -> u64 {
+        let Ok(entries) = fs::read_dir(self.root.join(name)) else { return 0 };
+        let sizes = entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|m| m.blocks().saturating_mul(512));
+        sizes.sum()
+    }
+
+    fn names(&self) -> Result<Vec<String>, TemplateError> {
+        let failed = |source| TemplateError::Io { operation: "list", path: self.root.clone(), source };
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed)?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.extend(entry.map_err(failed)?.file_name().into_string().ok());
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+fn write_new(path: &Path, manifest: &TemplateManifest) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o444).open(path)?;
+    file.write_all(&serde_json::to_vec_pretty(manifest)?)?;
+    file.sync_all()
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::key::tests::ingredients;
+    use super::*;
+
+    fn shelf() -> (tempfile::TempDir, Shelf, String) {
+        let top = tempfile::tempdir().unwrap();
+        let shelf = Shelf::at(&Library::at(top.path().join("library")));
+        shelf.make().unwrap();
+        (top, shelf, key_of(&ingredients()))
+    }
+
+    fn manifest(key: &str) -> TemplateManifest {
+        TemplateManifest {
+            version: VERSION,
+            key: key.to_owned(),
+            ingredients: ingredients(),
+            made_by: "test".to_owned(),
+            made_unix_ns: 1,
+            memory_sha256: String::new(),
+            state_sha256: String::new(),
+            state_bytes: 0,
+        }
+    }
+
+    fn put(shelf: &Shelf, key: &str) {
+        let scratch = shelf.root().join(".making-x");
+        fs::create_dir(&scratch).unwrap();
+        fs::write(scratch.join(MEMORY), vec![1; 4096]).unwrap();
+        fs::write(scratch.join(STATE), b"state").unwrap();
+        shelf.publish(&scratch, manifest(key)).unwrap();
+    }
+
+    #[test]
+    fn what_is_published_is_ready_read_only_and_listed() {
+        let (_top, shelf, key) = shelf();
+        assert_eq!(shelf.check(&key), Condition::Absent);
+        put(&shelf, &key);
+        assert_eq!(shelf.check(&key), Condition::Ready);
+        assert_eq!(shelf.keys().unwrap(), [key.as_str()]);
+        for name in [MANIFEST, MEMORY, STATE] {
+            let mode = shelf.path(&key).join(name).metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o444, "{name}");
+        }
+        assert_eq!(shelf.read(&key).unwrap().state_bytes, 5);
+    }
+
+    #[test]
+    fn every_kind_of_damage_is_seen() {
+        let damages: [fn(&Path); 5] = [
+            |path| {
+                fs::remove_file(path.join(MEMORY)).unwrap();
+                fs::write(path.join(MEMORY), vec![2; 4096]).unwrap();
+            },
+            |path| fs::remove_file(path.join(STATE)).unwrap(),
+            |path| fs::remove_file(path.join(MANIFEST)).unwrap(),
+            |path| {
+                fs::remove_file(path.join(MANIFEST)).unwrap();
+                fs::write(path.join(MANIFEST), b"{").unwrap();
+            },
+            |path| {
+                let text = fs::read_to_string(path.join(MANIFEST)).unwrap().replace("\"vcpus\": 1", "\"vcpus\": 2");
+                fs::remove_file(path.join(MANIFEST)).unwrap();
+                fs::write(path.join(MANIFEST), text).unwrap();
+            },
+        ];
+        for (number, damage) in damages.iter().enumerate() {
+            let (_top, shelf, key) = shelf();
+            put(&shelf, &key);
+            damage(&shelf.path(&key));
+            assert!(matches!(shelf.check(&key), Condition::Damaged(_)), "damage {number}");
+        }
+    }
+
+    #[test]
+    fn what_is_set_aside_makes_room_and_only_the_newest_stays() {
+        let (_top, shelf, key) = shelf();
+        for suffix in ["one", "two"] {
+            put(&shelf, &key);
+            shelf.set_aside(&key, suffix).unwrap();
+            assert_eq!(shelf.check(&key), Condition::Absent);
+        }
+        assert_eq!(shelf.others().unwrap(), [(format!("{SET_ASIDE}{key}-two"), "set-aside")]);
+        put(&shelf, &key);
+        shelf.remove(&key).unwrap();
+        assert!(shelf.names().unwrap().is_empty());
+    }
+}

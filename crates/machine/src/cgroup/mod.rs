@@ -1,0 +1,336 @@
+//! Control groups: where runners live and where VMMs are counted, on cgroup v1 and v2 alike.
+//!
+//! ```text
+//!   ROOT/outlast/runners              every runner; static, never removed
+//!   ROOT/outlast/STORE/INCARNATION    the VMM of one incarnation (and later its helpers); limits sit here
+//! ```
+//!
+//! There is one `ROOT` per controller in use on v1, and one on v2. A runner is in no group of its own: it would
+//! have to leave it to remove it, and moving a process costs an RCU grace period (5–20 ms measured on an idle
+//! host). For the same reason moves are made beside the path that somebody waits on: the launcher adopts a
+//! runner that is already working, and a VMM is added while it starts, before any of its vCPUs runs.
+//!
+//! Not responsible for killing (a PID namespace does that) nor for what the limits are.
+
+mod find;
+
+pub use find::Hierarchy;
+
+use outlast_model::{IncarnationId, StoreId};
+use rustix::io::Errno;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// The directory of everything that is ours.
+const OURS: &str = "outlast";
+/// The directory of all runners.
+const RUNNERS: &str = "runners";
+/// While a process of a group exits, its directory is busy; no event says when that is over on v1.
+const BUSY_POLL: Duration = Duration::from_millis(1);
+/// Another process may remove a store's empty directory just as we make one in it; then we begin again.
+const ATTEMPTS: u32 = 16;
+
+/// Something about control groups did not work.
+#[derive(Debug, Error)]
+pub enum CgroupError {
+    /// There is none we could use, and why: the words for `doctor`.
+    #[error("no control group can be used: {reason}")]
+    Unavailable {
+        /// Why.
+        reason: String,
+    },
+    /// A directory could not be made.
+    #[error("cannot make the control group {path}")]
+    Make {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A process could not be moved.
+    #[error("cannot move process {pid} into {path}")]
+    Move {
+        /// Its pid.
+        pid: u32,
+        /// The group's list of processes.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A directory could not be removed.
+    #[error("cannot remove the control group {path}")]
+    Remove {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Processes are still in it when the time is over.
+    #[error("the control group {path} still holds processes {pids:?}")]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+        /// Who, as seen from here; empty when they cannot be listed.
+        pids: Vec<u32>,
+    },
+    /// A directory could not be listed.
+    #[error("cannot list the control group {path}")]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The control group of one incarnation.
+#[derive(Debug, Clone)]
+pub struct IncarnationCgroup {
+    hierarchy: Hierarchy,
+    store: StoreId,
+    incarnation: IncarnationId,
+}
+
+/// Where a VMM is put: the lists of processes of its group, one per controller. Empty when there are none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VmmCgroup {
+    procs: Vec<PathBuf>,
+}
+
+impl VmmCgroup {
+    /// None at all, for hosts and tests without control groups.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Moves a whole process in. Blocks for 5–20 ms: not for an event loop.
+    pub fn add(&self, pid: u32) -> Result<(), CgroupError> {
+        self.procs.iter().try_for_each(|procs| join(procs, pid))
+    }
+}
+
+impl IncarnationCgroup {
+    /// Makes the directories. Those that exist already are taken as they are: the name is ours alone.
+    pub fn create(
+        hierarchy: &Hierarchy,
+        store: StoreId,
+        incarnation: IncarnationId,
+    ) -> Result<Self, CgroupError> {
+        let group = Self::named(hierarchy, store, incarnation);
+        for root in hierarchy.roots() {
+            make(&root.join(OURS).join(RUNNERS))?;
+            hierarchy.delegate(root, &[OURS, &store.to_string()])?;
+            make(&group.directory(root))?;
+        }
+        Ok(group)
+    }
+
+    /// Names it without touching anything: its runner and the reconciler derive it from the ids.
+    pub fn named(hierarchy: &Hierarchy, store: StoreId, incarnation: IncarnationId) -> Self {
+        Self { hierarchy: hierarchy.clone(), store, incarnation }
+    }
+
+    /// Puts a runner where all runners are, out of the group of whoever started it. For the launcher, after
+    /// its child went to work; it kills the child if this fails.
+    pub fn adopt_runner(&self, pid: u32) -> Result<(), CgroupError> {
+        let mut roots = self.hierarchy.roots().iter();
+        roots.try_for_each(|root| join(&root.join(OURS).join(RUNNERS).join("cgroup.procs"), pid))
+    }
+
+    /// Puts this process where all runners are.
+    pub fn enter_runner(&self) -> Result<(), CgroupError> {
+        // The kernel takes 0 for whoever writes.
+        self.adopt_runner(0)
+    }
+
+    /// Where the VMM belongs.
+    pub fn vmm(&self) -> VmmCgroup {
+        let procs = |root: &PathBuf| self.directory(root).join("cgroup.procs");
+        VmmCgroup { procs: self.hierarchy.roots().iter().map(procs).collect() }
+    }
+
+    /// How many of its processes the host's kernel killed for want of memory; `None` when that is not counted.
+    pub fn oom_kills(&self) -> Option<u64> {
+        let count = |root: &PathBuf| {
+            let directory = self.directory(root);
+            let files = ["memory.events", "memory.oom_control"].map(|file| directory.join(file));
+            files.iter().find_map(|file| field(&std::fs::read_to_string(file).ok()?, "oom_kill"))
+        };
+        self.hierarchy.roots().iter().find_map(count)
+    }
+
+    /// Removes the directories, and the store's if nothing else is in it. Waits up to `within` for processes
+    /// that are on their way out. Tells whether there was anything to remove; doing it twice is no error.
+    /// Blocks the thread.
+    pub fn remove(&self, within: Duration) -> Result<bool, CgroupError> {
+        let end = Instant::now() + within;
+        let mut removed = false;
+        for root in self.hierarchy.roots() {
+            removed |= remove_directory(&self.directory(root), end)?;
+            // Others of this store may be in there, or about to be: whatever the answer, it is not a failure.
+            let _ = std::fs::remove_dir(self.store_directory(root));
+        }
+        Ok(removed)
+    }
+
+    fn directory(&self, root: &Path) -> PathBuf {
+        self.store_directory(root).join(self.incarnation.to_string())
+    }
+
+    fn store_directory(&self, root: &Path) -> PathBuf {
+        root.join(OURS).join(self.store.to_string())
+    }
+}
+
+/// The incarnations of a store that have a control group, sorted.
+pub fn list(hierarchy: &Hierarchy, store: StoreId) -> Result<Vec<IncarnationId>, CgroupError> {
+    let mut found = Vec::new();
+    for root in hierarchy.roots() {
+        let path = root.join(OURS).join(store.to_string());
+        let entries = match std::fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(CgroupError::List { path, source }),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|source| CgroupError::List { path: path.clone(), source })?;
+            found.extend(entry.file_name().to_str().and_then(|name| name.parse::<IncarnationId>().ok()));
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+/// Makes a directory and those above it. A parent that vanishes meanwhile (somebody removed the store's empty
+/// directory) is made again.
+fn make(path: &Path) -> Result<(), CgroupError> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        match std::fs::create_dir_all(path) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => {}
+            Err(source) => return Err(CgroupError::Make { path: path.to_owned(), source }),
+        }
+    }
+}
+
+fn join(procs: &Path, pid: u32) -> Result<(), CgroupError> {
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(procs)
+        .and_then(|file| Ok(rustix::io::write(&file, pid.to_string().as_bytes())?))
+        .map(drop)
+        .map_err(|source| CgroupError::Move { pid, path: procs.to_owned(), source })
+}
+
+fn remove_directory(path: &Path, end: Instant) -> Result<bool, CgroupError> {
+    loop {
+        match rustix::fs::rmdir(path) {
+            Ok(()) => return Ok(true),
+            Err(Errno::NOENT) => return Ok(false),
+            Err(Errno::BUSY) if Instant::now() < end => std::thread::sleep(BUSY_POLL),
+            Err(Errno::BUSY) => {
+                return Err(CgroupError::Busy { path: path.to_owned(), pids: members(path) });
+            }
+            Err(errno) => return Err(CgroupError::Remove { path: path.to_owned(), source: errno.into() }),
+        }
+    }
+}
+
+fn members(path: &Path) -> Vec<u32> {
+    let text = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// The value of `key` in lines of `KEY VALUE`.
+fn field(text: &str, key: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.find(|(name, _)| *name == key).and_then(|(_, value)| value.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids() -> (StoreId, IncarnationId) {
+        (StoreId::from_parts(1, 2), IncarnationId::from_parts(3, 4))
+    }
+
+    /// Two plain directories stand for two v1 controllers; nothing in here needs the kernel's help.
+    fn two_roots() -> (Hierarchy, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let roots = ["memory", "pids"].map(|name| directory.path().join(name));
+        for root in &roots {
+            std::fs::create_dir(root).unwrap();
+        }
+        (Hierarchy::v1_at(roots.to_vec()), directory)
+    }
+
+    #[test]
+    fn a_group_is_made_listed_and_removed_and_removed_again() {
+        let (hierarchy, directory) = two_roots();
+        let (store, incarnation) = ids();
+        let group = IncarnationCgroup::create(&hierarchy, store, incarnation).unwrap();
+        // Making it twice is no error.
+        IncarnationCgroup::create(&hierarchy, store, incarnation).unwrap();
+        assert_eq!(list(&hierarchy, store).unwrap(), vec![incarnation]);
+        assert_eq!(group.vmm().procs.len(), 2);
+
+        assert!(group.remove(Duration::ZERO).unwrap());
+        assert!(!group.remove(Duration::ZERO).unwrap());
+        assert_eq!(list(&hierarchy, store).unwrap(), vec![]);
+        let left = directory.path().join("memory/outlast");
+        let names: Vec<_> = std::fs::read_dir(left).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["runners"]);
+    }
+
+    #[test]
+    fn the_store_s_directory_stays_while_another_incarnation_is_in_it() {
+        let (hierarchy, _directory) = two_roots();
+        let (store, first) = ids();
+        let second = IncarnationId::from_parts(5, 6);
+        let group = IncarnationCgroup::create(&hierarchy, store, first).unwrap();
+        IncarnationCgroup::create(&hierarchy, store, second).unwrap();
+        assert!(group.remove(Duration::ZERO).unwrap());
+        assert_eq!(list(&hierarchy, store).unwrap(), vec![second]);
+    }
+
+    #[test]
+    fn other_stores_are_not_seen() {
+        let (hierarchy, _directory) = two_roots();
+        let (store, incarnation) = ids();
+        IncarnationCgroup::create(&hierarchy, StoreId::from_parts(9, 9), incarnation).unwrap();
+        assert_eq!(list(&hierarchy, store).unwrap(), vec![]);
+    }
+
+    #[test]
+    fn processes_are_put_by_their_number() {
+        let (hierarchy, directory) = two_roots();
+        let (store, incarnation) = ids();
+        let group = IncarnationCgroup::create(&hierarchy, store, incarnation).unwrap();
+        let procs = directory.path().join("pids/outlast").join(store.to_string()).join(incarnation.to_string());
+        // Without the kernel there is no such file: that is an error, not a success.
+        assert!(matches!(group.vmm().add(42), Err(CgroupError::Move { pid: 42, .. })));
+        for root in ["memory", "pids"] {
+            let group = directory.path().join(root).join("outlast").join(store.to_string());
+            std::fs::write(group.join(incarnation.to_string()).join("cgroup.procs"), "").unwrap();
+        }
+        group.vmm().add(42).unwrap();
+        assert_eq!(std::fs::read_to_string(procs.join("cgroup.procs")).unwrap(), "42");
+    }
+
+    #[test]
+    fn out_of_memory_kills_are_read_in_both_spellings() {
+        assert_eq!(field("low 0\noom 1\noom_kill 2\n", "oom_kill"), Some(2));
+        assert_eq!(field("oom_kill_disable 0\nunder_oom 0\noom_kill 7\n", "oom_kill"), Some(7));
+        assert_eq!(field("oom_kill x\n", "oom_kill"), None);
+    }
+}

@@ -1,0 +1,163 @@
+//! The initramfs of a boot: an image's modules and the agent in one cpio file.
+//!
+//! The agent travels with outlast and not with images, so an upgrade needs no image built again and guest and
+//! runner never disagree about the protocol. The file is assembled once per (modules, agent) and kept:
+//!
+//! ```text
+//!   LIBRARY/boot/KEY.cpio   the initramfs; KEY is a hash of what it is made from
+//!   LIBRARY/boot/KEY.json   what the file must hash to
+//! ```
+//!
+//! The record is written first and both appear by rename, so a file without its record never counts, and two who
+//! assemble the same one at once write the same bytes. Files stay until `image rm` or a person removes them: a
+//! few megabytes per version of outlast.
+
+use super::digest::Digest;
+use super::elf::Elf;
+use super::error::LibraryError;
+use super::library::Image;
+use super::manifest::PartKind;
+use super::newc::Archive;
+use super::{stamp, tree};
+use outlast_wire::image::BootRecord;
+use outlast_wire::paths::Library;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// An initramfs that is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Initramfs {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// SHA-256 of its content.
+    pub digest: Digest,
+    /// SHA-256 of the agent in it.
+    pub agent: Digest,
+}
+
+/// Directories that the agent mounts on before it has a root file system.
+const DIRECTORIES: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
+
+/// The initramfs for `image` with the agent at `agent` (a static program) as its `/init`. Nothing is hashed that was
+/// hashed before and has not changed since.
+///
+/// # Errors
+/// The agent is no static program, a file cannot be read or written, or the modules are damaged.
+pub fn initramfs(library: &Library, image: &Image, agent: &Path) -> Result<Initramfs, LibraryError> {
+    let modules = image.manifest().part(PartKind::Modules).digest;
+    let agent_digest = stamp::digest_of(library, agent)?;
+    let key =
+        Digest::of(format!("outlast initramfs 1\nmodules {modules}\nagent {agent_digest}\n").as_bytes());
+    let path = library.boot().join(format!("{key}.cpio"));
+    if let Some(digest) = existing(library, &path) {
+        return Ok(Initramfs { path, digest, agent: agent_digest });
+    }
+    let bytes = assemble(image, agent, agent_digest)?;
+    let digest = Digest::of(&bytes);
+    let record = BootRecord {
+        sha256: digest.to_string(),
+        size: bytes.len() as u64,
+        modules: modules.to_string(),
+        agent: agent_digest.to_string(),
+    };
+    let json = tree::to_json(&record);
+    tree::make_private_directory(&library.boot())?;
+    // Order matters: the record is there before the file it vouches for.
+    tree::replace(&path.with_extension("json"), &json, true)?;
+    tree::replace(&path, &bytes, true)?;
+    Ok(Initramfs { path, digest, agent: agent_digest })
+}
+
+/// What lies there already, when it is what its record says; anything else is made anew.
+fn existing(library: &Library, path: &Path) -> Option<Digest> {
+    let record: BootRecord = serde_json::from_slice(&fs::read(path.with_extension("json")).ok()?).ok()?;
+    let digest = stamp::digest_of(library, path).ok()?;
+    (digest.to_string() == record.sha256).then_some(digest)
+}
+
+fn assemble(image: &Image, agent: &Path, agent_digest: Digest) -> Result<Vec<u8>, LibraryError> {
+    let modules_path = image.path(PartKind::Modules);
+    let modules = fs::read(&modules_path).map_err(LibraryError::io("read", &modules_path))?;
+    let (expected, found) = (image.manifest().part(PartKind::Modules).digest, Digest::of(&modules));
+    if found != expected {
+        let (expected, found) = (expected.to_string(), found.to_string());
+        return Err(LibraryError::Damaged {
+            name: image.name().to_owned(),
+            path: modules_path,
+            expected,
+            found,
+        });
+    }
+    let program = fs::read(agent).map_err(LibraryError::io("read", agent))?;
+    if Digest::of(&program) != agent_digest {
+        return Err(LibraryError::Changing { path: agent.to_owned() });
+    }
+    let refused = |why| LibraryError::Agent { path: agent.to_owned(), why };
+    if Elf::parse(&program).map_err(|_| refused("it is no x86_64 program"))?.is_dynamic() {
+        return Err(refused("it is linked dynamically and a guest has no libraries yet"));
+    }
+    // The kernel unpacks one archive after the other; the first is the modules part as it stands.
+    let archive = DIRECTORIES.iter().try_fold(Archive::new(modules), |archive, name| archive.directory(name));
+    let archive = archive.and_then(|archive| archive.file("init", 0o755, &program)?.finish());
+    archive.map_err(LibraryError::io("pack", agent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::elf::tests::elf_with;
+    use super::super::library::{open, tests::library_with};
+    use super::*;
+
+    #[test]
+    fn it_is_assembled_once_and_again_when_the_agent_changes() {
+        let (root, library) = library_with("python", [b"k", b"mods", b"r"]);
+        let image = open(&library, "python").unwrap();
+        let agent = root.path().join("agent");
+        fs::write(&agent, elf_with(&[(".text", b"one")], &[])).unwrap();
+        let first = initramfs(&library, &image, &agent).unwrap();
+        let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&path.metadata().unwrap());
+        let before = inode(&first.path);
+        assert_eq!(initramfs(&library, &image, &agent).unwrap(), first);
+        assert_eq!(inode(&first.path), before, "it was not written again");
+        assert_eq!(Digest::of_file(&first.path).unwrap(), first.digest);
+        assert!(fs::read(&first.path).unwrap().starts_with(b"mods"));
+        fs::write(&agent, elf_with(&[(".text", b"two")], &[])).unwrap();
+        assert_ne!(initramfs(&library, &image, &agent).unwrap().path, first.path);
+    }
+
+    #[test]
+    fn a_damaged_one_is_made_again() {
+        let (root, library) = library_with("python", [b"k", b"mods", b"r"]);
+        let image = open(&library, "python").unwrap();
+        let agent = root.path().join("agent");
+        fs::write(&agent, elf_with(&[], &[])).unwrap();
+        let first = initramfs(&library, &image, &agent).unwrap();
+        fs::write(&first.path, b"rubbish").unwrap();
+        assert_eq!(initramfs(&library, &image, &agent).unwrap(), first);
+        assert_eq!(Digest::of_file(&first.path).unwrap(), first.digest);
+    }
+
+    #[test]
+    fn what_cannot_be_an_agent_is_refused() {
+        let (root, library) = library_with("python", [b"k", b"mods", b"r"]);
+        let image = open(&library, "python").unwrap();
+        let agent = root.path().join("agent");
+        fs::write(&agent, b"#!/bin/sh\n").unwrap();
+        assert!(matches!(initramfs(&library, &image, &agent), Err(LibraryError::Agent { .. })));
+        let mut dynamic = elf_with(&[], &[0; 8]);
+        let segment = usize::try_from(u64::from_le_bytes(dynamic[0x20..0x28].try_into().unwrap())).unwrap();
+        dynamic[segment] = 3;
+        fs::write(&agent, dynamic).unwrap();
+        assert!(matches!(initramfs(&library, &image, &agent), Err(LibraryError::Agent { .. })));
+    }
+
+    #[test]
+    fn damaged_modules_never_reach_a_guest() {
+        let (root, library) = library_with("python", [b"k", b"mods", b"r"]);
+        let image = open(&library, "python").unwrap();
+        let agent = root.path().join("agent");
+        fs::write(&agent, elf_with(&[], &[])).unwrap();
+        fs::write(image.path(PartKind::Modules), b"modz").unwrap();
+        assert!(matches!(initramfs(&library, &image, &agent), Err(LibraryError::Damaged { .. })));
+    }
+}

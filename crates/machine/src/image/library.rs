@@ -1,0 +1,236 @@
+//! The images of a library: what there is, opening one, checking one, removing one.
+//!
+//! Opening reads the manifest and takes a lease; it does not hash. [`Image::check`] is for every boot: cheap, by stamps.
+//! [`verify`] is for people: it reads every byte. How images come to be: [`super::build`].
+
+use super::build::MANIFEST;
+use super::error::LibraryError;
+use super::manifest::{Manifest, Part, PartKind, is_image_name};
+use super::progress::{Phase, Progress, Report};
+use super::shelf::{Lease, Shelf};
+use super::{kernel, stamp};
+use outlast_wire::paths::Library;
+use std::path::{Path, PathBuf};
+
+/// An image that was opened; it cannot be removed while this, or a clone of its lease, lives.
+#[derive(Debug, Clone)]
+pub struct Image {
+    name: String,
+    directory: PathBuf,
+    manifest: Manifest,
+    lease: Lease,
+}
+
+impl Image {
+    /// The name it was opened by.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it is.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Where one of its files lies. The path stays good while the lease lives.
+    pub fn path(&self, kind: PartKind) -> PathBuf {
+        self.directory.join(kind.file_name())
+    }
+
+    /// Keeps the image from being removed: for whoever outlives this value.
+    pub fn lease(&self) -> Lease {
+        self.lease.clone()
+    }
+
+    /// Checks every part against the manifest, by its stamp where that still holds (microseconds), else by reading it.
+    ///
+    /// # Errors
+    /// [`LibraryError::Damaged`] names the file and both hashes.
+    pub fn check(&self, library: &Library) -> Result<(), LibraryError> {
+        self.manifest
+            .parts()
+            .iter()
+            .try_for_each(|part| self.compare(part, |path| stamp::digest_of(library, path)))
+    }
+
+    fn compare(
+        &self,
+        part: &Part,
+        digest: impl FnOnce(&Path) -> Result<super::Digest, LibraryError>,
+    ) -> Result<(), LibraryError> {
+        let path = self.path(part.kind);
+        let found = digest(&path)?;
+        if found == part.digest {
+            return Ok(());
+        }
+        let (expected, found) = (part.digest.to_string(), found.to_string());
+        Err(LibraryError::Damaged { name: self.name.clone(), path, expected, found })
+    }
+}
+
+/// One line of `image ls`: a damaged image is listed too.
+#[derive(Debug)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// Its manifest, or why there is none.
+    pub manifest: Result<Manifest, LibraryError>,
+}
+
+/// Every image of the library, sorted by name. Takes no lease.
+///
+/// # Errors
+/// The library cannot be read; one that is not there yet is empty.
+pub fn list(library: &Library) -> Result<Vec<Listed>, LibraryError> {
+    let names = Shelf::at(library.images()).names()?;
+    let listed = |name: String| Listed { manifest: read_manifest(&library.images().join(&name)), name };
+    Ok(names.into_iter().map(listed).collect())
+}
+
+/// Opens the image of this name.
+///
+/// # Errors
+/// [`LibraryError::NoImage`] lists what there is and what to type; [`LibraryError::Manifest`] when it is damaged.
+pub fn open(library: &Library, name: &str) -> Result<Image, LibraryError> {
+    check_name(name)?;
+    let shelf = Shelf::at(library.images());
+    let Some((directory, lease)) = shelf.open(name)? else {
+        return Err(LibraryError::NoImage { name: name.to_owned(), built: shelf.names()? });
+    };
+    Ok(Image { name: name.to_owned(), manifest: read_manifest(&directory)?, directory, lease })
+}
+
+/// Reads every byte of an image and compares it with the manifest; renews the stamps.
+///
+/// # Errors
+/// [`LibraryError::Damaged`] names the first file that differs.
+pub fn verify(library: &Library, image: &Image, report: Report<'_>) -> Result<(), LibraryError> {
+    for (done, part) in (0u64..).zip(image.manifest.parts()) {
+        report(Progress { phase: Phase::Hashing, done, total: Some(3), detail: part.kind.file_name() });
+        image.compare(part, |path| stamp::rehash(library, path))?;
+    }
+    Ok(())
+}
+
+/// Removes an image. `in_use` is asked who else needs it (a VM that is stopped holds no lease); it answers with
+/// words for the refusal.
+///
+/// # Errors
+/// [`LibraryError::InUse`], and then the image is as before; [`LibraryError::NoImage`].
+pub fn remove(
+    library: &Library,
+    name: &str,
+    in_use: &dyn Fn(Option<&Manifest>) -> Option<String>,
+) -> Result<(), LibraryError> {
+    check_name(name)?;
+    let shelf = Shelf::at(library.images());
+    // A damaged manifest is no reason to keep the image.
+    let manifest = read_manifest(&library.images().join(name)).ok();
+    if let Some(by) = in_use(manifest.as_ref()) {
+        return Err(LibraryError::InUse { name: name.to_owned(), by });
+    }
+    if library.images().exists() && shelf.remove(name)? {
+        return sweep(library);
+    }
+    Err(LibraryError::NoImage { name: name.to_owned(), built: shelf.names()? })
+}
+
+/// Removes what dead builds left, stored images and kernels that no name leads to and nobody uses, and scratch of stamps.
+/// Every build and removal does it by itself; `doctor --fix` may too.
+///
+/// # Errors
+/// Something could not be removed.
+pub fn sweep(library: &Library) -> Result<(), LibraryError> {
+    Shelf::at(library.images()).sweep()?;
+    kernel::sweep(library)?;
+    Shelf::at(library.vmm()).sweep()?;
+    stamp::sweep(library)
+}
+
+fn check_name(name: &str) -> Result<(), LibraryError> {
+    if is_image_name(name) {
+        return Ok(());
+    }
+    Err(LibraryError::BadName { name: name.chars().take(80).collect() })
+}
+
+fn read_manifest(directory: &Path) -> Result<Manifest, LibraryError> {
+    let path = directory.join(MANIFEST);
+    let json = std::fs::read(&path).map_err(LibraryError::io("read", &path))?;
+    Manifest::parse(&json).map_err(|source| LibraryError::Manifest { path, source })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::super::manifest::tests::record_of;
+    use super::*;
+    use std::fs;
+
+    fn silent(_: Progress<'_>) {}
+
+    /// A library with one image of these contents.
+    pub(crate) fn library_with(name: &str, contents: [&[u8]; 3]) -> (tempfile::TempDir, Library) {
+        let root = tempfile::tempdir().unwrap();
+        let library = Library::at(root.path().join("library"));
+        let shelf = Shelf::at(library.images());
+        let lock = shelf.lock_build(name, &mut silent).unwrap();
+        let out = shelf.scratch(&lock).unwrap().join("out");
+        fs::create_dir(&out).unwrap();
+        for (kind, content) in PartKind::ALL.iter().zip(contents) {
+            fs::write(out.join(kind.file_name()), content).unwrap();
+        }
+        let record = record_of(name, contents);
+        fs::write(out.join(MANIFEST), serde_json::to_vec(&record).unwrap()).unwrap();
+        shelf.publish(&lock, &out, &record.digest, &|_| true).unwrap();
+        (root, library)
+    }
+
+    #[test]
+    fn a_whole_image_passes_and_a_changed_byte_is_named() {
+        let (_root, library) = library_with("python", [b"kernel", b"modules", b"root"]);
+        let image = open(&library, "python").unwrap();
+        image.check(&library).unwrap();
+        verify(&library, &image, &mut silent).unwrap();
+        fs::write(image.path(PartKind::RootFs), b"rooT").unwrap();
+        let damaged = verify(&library, &image, &mut silent).unwrap_err();
+        assert!(
+            matches!(&damaged, LibraryError::Damaged { path, .. } if path.ends_with("rootfs.squashfs")),
+            "{damaged}"
+        );
+        assert!(matches!(image.check(&library), Err(LibraryError::Damaged { .. })));
+    }
+
+    #[test]
+    fn an_image_that_is_not_there_says_what_to_type() {
+        let (_root, library) = library_with("python", [b"k", b"m", b"r"]);
+        let error = open(&library, "node").unwrap_err().to_string();
+        assert!(error.contains("built: python") && error.contains("outlast image build node"), "{error}");
+        assert!(matches!(open(&library, "../python"), Err(LibraryError::BadName { .. })));
+        assert!(matches!(open(&library, ".store"), Err(LibraryError::BadName { .. })));
+        let nowhere = Library::at("/nonexistent/library".into());
+        assert!(list(&nowhere).unwrap().is_empty());
+        assert!(matches!(open(&nowhere, "python"), Err(LibraryError::NoImage { .. })));
+        assert!(matches!(remove(&nowhere, "python", &|_| None), Err(LibraryError::NoImage { .. })));
+    }
+
+    #[test]
+    fn an_image_in_use_is_not_removed() {
+        let (_root, library) = library_with("python", [b"k", b"m", b"r"]);
+        let by_row = remove(&library, "python", &|manifest| manifest.map(|m| format!("VM of {}", m.name())));
+        assert!(matches!(by_row, Err(LibraryError::InUse { by, .. }) if by == "VM of python"));
+        let lease = open(&library, "python").unwrap().lease();
+        assert!(matches!(remove(&library, "python", &|_| None), Err(LibraryError::InUse { .. })));
+        drop(lease);
+        remove(&library, "python", &|_| None).unwrap();
+        assert!(list(&library).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_damaged_image_is_listed_and_can_be_removed() {
+        let (_root, library) = library_with("python", [b"k", b"m", b"r"]);
+        fs::write(library.images().join("python").join(MANIFEST), b"{").unwrap();
+        let listed = list(&library).unwrap();
+        assert!(matches!(&listed[..], [Listed { name, manifest: Err(_) }] if name == "python"));
+        remove(&library, "python", &|_| None).unwrap();
+    }
+}

@@ -1,0 +1,46 @@
+//! Images: what guests boot from. Built from Debian packages, named by digest, never changed once they have a name.
+//!
+//! ```text
+//!   recipe ---> rootfs (mmdebstrap, mksquashfs) ----.
+//!   kernel package ---> bzimage, modules -----------+--> manifest --> shelf: made aside, published by rename
+//!                                                    
+//!   library: list, open (a lease), check (stamps), verify (every byte), remove
+//!   boot:    modules + agent = the initramfs of a boot
+//! ```
+//!
+//! Invariants, as absences: no file below a `.store` is ever written to; nothing is visible that is not whole and
+//! synced; nothing in here starts a VMM or knows a guest's protocol; nothing reads the environment.
+
+pub mod boot;
+pub mod build;
+pub mod bzimage;
+pub mod digest;
+pub mod elf;
+pub mod error;
+pub mod library;
+pub mod manifest;
+pub mod modules;
+pub mod progress;
+pub mod recipe;
+pub mod source;
+pub mod stamp;
+
+mod kernel;
+mod lock;
+mod newc;
+pub(crate) mod packages;
+pub(crate) mod program;
+mod rootfs;
+pub(crate) mod shelf;
+pub(crate) mod tree;
+
+pub use boot::{Initramfs, initramfs};
+pub use build::build;
+pub use digest::Digest;
+pub use error::LibraryError;
+pub use library::{Image, Listed, list, open, remove, sweep, verify};
+pub use manifest::{Manifest, MemoryNeeds, PartKind, Runtime};
+pub use progress::{Phase, Progress};
+pub use recipe::Recipe;
+pub use shelf::Lease;
+pub use source::Mirror;

@@ -1,0 +1,190 @@
+//! The images that outlast can build, as data.
+//!
+//! A recipe says which packages make the root file system, how source code is run in it and how much memory that
+//! takes. How it is built stands in [`super::build`]; what came out of it, in the manifest.
+
+use super::source::Suite;
+use outlast_model::Memory;
+
+/// How to make one image.
+#[derive(Debug)]
+pub struct Recipe {
+    /// The image's name.
+    pub name: &'static str,
+    /// What it is, for `image ls`.
+    pub summary: &'static str,
+    /// Every guest is of one distribution, whatever the host's is.
+    pub suite: Suite,
+    /// Packages beside the essential ones and [`COMMON_PACKAGES`].
+    pub packages: &'static [&'static str],
+    /// Directories that only development of the runtime itself needs.
+    pub unneeded: &'static [&'static str],
+    /// How source code is run; `None` when only commands are.
+    pub runtime: Option<RuntimeRecipe>,
+    /// The smallest limit a program may be given.
+    pub min_limit: Memory,
+    /// The smallest machine that boots, does the warm-up and runs hello (measured).
+    pub min_machine: Memory,
+    /// What kernel, agent and file systems take of a machine beside the program's limit (measured).
+    pub reserve: Memory,
+    /// Disk that a build needs at its peak, rounded up generously: unpacked packages, their archives, the result.
+    pub scratch_bytes: u64,
+}
+
+/// How source code is run.
+#[derive(Debug)]
+pub struct RuntimeRecipe {
+    /// What the source is called in the guest's working directory.
+    pub file_name: &'static str,
+    /// File name endings by which the runtime is chosen.
+    pub extensions: &'static [&'static str],
+    /// Program and leading arguments; the file's name and the user's arguments follow.
+    pub command: &'static [&'static str],
+    /// Environment of every program.
+    pub env: &'static [&'static str],
+    /// Run once before a template is saved, so that clones find the interpreter in memory.
+    pub warm_up: &'static [&'static str],
+}
+
+/// What every root file system has beside Debian's essential packages: certificates and service names for programs
+/// that use a network, time zones, and `ps` and `free` for people who look inside.
+pub(crate) const COMMON_PACKAGES: &[&str] = &["ca-certificates", "netbase", "procps", "tzdata"];
+
+/// The kernel package of every image.
+pub(crate) const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
+
+/// The guest user that programs run as; the agent uses the same number.
+pub const GUEST_UID: u32 = 1000;
+/// The guest user's group.
+pub const GUEST_GID: u32 = 1000;
+/// The guest user's name.
+pub const GUEST_USER: &str = "outlast";
+/// The guest user's home.
+pub const GUEST_HOME: &str = "/home/outlast";
+/// Where a program's files are put and where it starts.
+pub const GUEST_WORK: &str = "/outlast/work";
+/// Where a program leaves files that come back.
+pub const GUEST_OUT: &str = "/outlast/out";
+
+const fn mib(mib: u64) -> Memory {
+    match Memory::from_mib(mib) {
+        Some(memory) => memory,
+        None => panic!("a recipe's memory is more than zero"),
+    }
+}
+
+/// The stock kernel, its page tables, the agent and what of the initramfs stays: see `Recipe::reserve`.
+const STOCK_KERNEL_RESERVE: Memory = mib(96);
+
+/// Every recipe.
+pub static RECIPES: &[Recipe] = &[
+    Recipe {
+        name: "base",
+        summary: "Debian's essential tools, for commands",
+        suite: Suite::Bookworm,
+        packages: &[],
+        unneeded: &[],
+        runtime: None,
+        min_limit: mib(64),
+        min_machine: mib(96),
+        reserve: STOCK_KERNEL_RESERVE,
+        scratch_bytes: 400 << 20,
+    },
+    Recipe {
+        name: "python",
+        summary: "Python 3 with its whole standard library",
+        suite: Suite::Bookworm,
+        packages: &["python3"],
+        unneeded: &[],
+        runtime: Some(RuntimeRecipe {
+            file_name: "main.py",
+            extensions: &["py"],
+            command: &["python3"],
+            // Unbuffered, because a line must reach its reader before the program ends. No byte code is written:
+            // every start is the first one of its clone.
+            env: &["PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1"],
+            warm_up: &["python3", "-c", "import json, os, random, re, subprocess, sys, time; print('warm')"],
+        }),
+        min_limit: mib(128),
+        min_machine: mib(96),
+        reserve: STOCK_KERNEL_RESERVE,
+        scratch_bytes: 500 << 20,
+    },
+    Recipe {
+        name: "node",
+        summary: "Node.js",
+        suite: Suite::Bookworm,
+        packages: &["nodejs"],
+        unneeded: &[],
+        runtime: Some(RuntimeRecipe {
+            file_name: "main.js",
+            extensions: &["js", "mjs", "cjs"],
+            command: &["node"],
+            env: &[],
+            warm_up: &["node", "-e", "console.log('warm')"],
+        }),
+        min_limit: mib(256),
+        min_machine: mib(128),
+        reserve: STOCK_KERNEL_RESERVE,
+        scratch_bytes: 600 << 20,
+    },
+    Recipe {
+        name: "go",
+        summary: "Go, compiled where it runs",
+        suite: Suite::Bookworm,
+        packages: &["golang-go"],
+        unneeded: &["usr/share/go-1.19/test", "usr/share/go-1.19/api", "usr/share/go-1.19/misc"],
+        runtime: Some(RuntimeRecipe {
+            file_name: "main.go",
+            extensions: &["go"],
+            command: &["go", "run"],
+            env: &[],
+            // The build cache that this fills lies in the overlay and is part of the template.
+            warm_up: &[
+                "sh",
+                "-c",
+                "d=$(mktemp -d) && cd \"$d\" && printf 'package main\\nimport \"fmt\"\\nfunc main() { \
+                 fmt.Println(\"warm\") }\\n' > main.go && go run main.go; e=$?; cd / && rm -rf \"$d\"; exit $e",
+            ],
+        }),
+        min_limit: mib(512),
+        min_machine: mib(256),
+        reserve: STOCK_KERNEL_RESERVE,
+        scratch_bytes: 1500 << 20,
+    },
+];
+
+impl Recipe {
+    /// The recipe of this name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        RECIPES.iter().find(|recipe| recipe.name == name)
+    }
+
+    /// All names, in the order of the table.
+    pub fn names() -> Vec<&'static str> {
+        RECIPES.iter().map(|recipe| recipe.name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipes_are_found_by_name_and_names_are_unique() {
+        for recipe in RECIPES {
+            assert!(std::ptr::eq(Recipe::named(recipe.name).unwrap(), recipe));
+        }
+        assert!(Recipe::named("vmm").is_none(), "the VMM root is not an image");
+    }
+
+    #[test]
+    fn an_ending_belongs_to_one_runtime() {
+        let mut endings: Vec<_> =
+            RECIPES.iter().filter_map(|r| r.runtime.as_ref()).flat_map(|r| r.extensions).collect();
+        let all = endings.len();
+        endings.sort_unstable();
+        endings.dedup();
+        assert_eq!(endings.len(), all);
+    }
+}

@@ -1,0 +1,425 @@
+//! A shelf: a directory of named things that are made aside and appear, whole, in one step.
+//!
+//! ```text
+//!   SHELF/NAME             -> .store/DIGEST, replaced by rename
+//!   SHELF/.store/DIGEST/      never changed once it is here
+//!   SHELF/.making-NAME/       scratch of the one build that holds .lock-NAME
+//!   SHELF/.removing-DIGEST/   on its way out
+//!   SHELF/.lock-NAME          held by whoever makes NAME, and by the programs it runs
+//!   SHELF/.lock               held for moments: publishing, removing, sweeping
+//! ```
+//!
+//! Who uses a thing holds a shared lock on its directory ([`Lease`]); who removes it needs that lock alone. Whose
+//! scratch a directory is follows from the lock beside it: whoever holds `.lock-NAME` knows that every
+//! `.making-NAME` belongs to a build that is dead, with all its programs, because those inherit the lock.
+//! So nothing here depends on a process id, and nothing needs cleaning up for correctness, only for space.
+//!
+//! What the things are (images, kernels, VMM roots) and what makes them whole is not known here.
+
+use super::error::LibraryError;
+use super::lock::{Hold, lock, open_directory, open_lock_file, try_lock};
+use super::progress::{Phase, Report, begin};
+use super::tree;
+use rustix::fs::{CWD, RenameFlags};
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A second build of the same thing waits this long: as long as a whole build may take.
+const BUILD_WAIT: Duration = super::program::TOTAL_LIMIT;
+/// Publishing and removing take moments, on a slow disk a minute.
+const PUBLISH_WAIT: Duration = Duration::from_secs(300);
+/// A name is looked up this often while it is being replaced under us.
+const LOOKUPS: usize = 16;
+
+/// A directory of named, immutable things.
+#[derive(Debug, Clone)]
+pub(crate) struct Shelf {
+    root: PathBuf,
+}
+
+/// The right to make one name; given up when dropped.
+#[derive(Debug)]
+pub(crate) struct BuildLock {
+    file: File,
+    name: String,
+}
+
+impl BuildLock {
+    /// Another handle of the same lock, for a program that the build runs.
+    pub(crate) fn lend(&self) -> std::io::Result<File> {
+        self.file.try_clone()
+    }
+}
+
+/// Keeps one thing from being removed while it lives. Clones share one lock, also across fork and exec.
+#[derive(Debug, Clone)]
+pub struct Lease(Arc<File>);
+
+impl Lease {
+    /// The directory, open for reading; the lock goes with this file description.
+    pub fn directory(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Shelf {
+    pub(crate) fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// Waits until nobody else makes `name`, and clears away what dead builds left on this shelf.
+    pub(crate) fn lock_build(&self, name: &str, report: Report<'_>) -> Result<BuildLock, LibraryError> {
+        tree::make_private_directory(&self.root)?;
+        tree::make_private_directory(&self.store())?;
+        let path = self.root.join(format!(".lock-{name}"));
+        let file = open_lock_file(&path)?;
+        let free = try_lock(&file, Hold::Exclusive).map_err(LibraryError::sys("lock", &path))?;
+        let file = if free {
+            file
+        } else {
+            begin(report, Phase::Waiting, name);
+            lock(file, Hold::Exclusive, &path, BUILD_WAIT)?
+        };
+        let lock = BuildLock { file, name: name.to_owned() };
+        tree::remove(&self.scratch_path(name))?;
+        self.sweep()?;
+        Ok(lock)
+    }
+
+    /// An empty directory to make the thing in.
+    pub(crate) fn scratch(&self, lock: &BuildLock) -> Result<PathBuf, LibraryError> {
+        let path = self.scratch_path(&lock.name);
+        tree::remove(&path)?;
+        tree::make_private_directory(&path)?;
+        Ok(path)
+    }
+
+    /// Makes what lies in `made` (a directory in the scratch directory) visible under its name, synced. What is
+    /// already stored under this digest stays when `is_whole` says so of its directory, else it is replaced.
+    pub(crate) fn publish(
+        &self,
+        lock: &BuildLock,
+        made: &Path,
+        digest: &str,
+        is_whole: &dyn Fn(&Path) -> bool,
+    ) -> Result<PathBuf, LibraryError> {
+        self.publish_as(lock, made, &lock.name, digest, is_whole)
+    }
+
+    /// The same under another name than the lock's: for things whose name is known only once they are made.
+    pub(crate) fn publish_as(
+        &self,
+        _lock: &BuildLock,
+        made: &Path,
+        name: &str,
+        digest: &str,
+        is_whole: &dyn Fn(&Path) -> bool,
+    ) -> Result<PathBuf, LibraryError> {
+        // Order matters: content is on disk before its name is, and the name is in the store before a link points to it.
+        tree::sync_tree(made)?;
+        let stored = self.store().join(digest);
+        let _publishing = self.lock_publishing()?;
+        match fs::rename(made, &stored) {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) => {
+                if !is_whole(&stored) {
+                    // Who still uses the damaged one keeps its open files; new users find the new one.
+                    rustix::fs::renameat_with(CWD, made, CWD, &stored, RenameFlags::EXCHANGE)
+                        .map_err(LibraryError::sys("replace", &stored))?;
+                }
+            }
+            Err(error) => return Err(LibraryError::io("publish", &stored)(error)),
+        }
+        tree::sync(&self.store())?;
+        self.link(name, digest)?;
+        Ok(stored)
+    }
+
+    /// Every published name, sorted.
+    pub(crate) fn names(&self) -> Result<Vec<String>, LibraryError> {
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(LibraryError::io("list", &self.root))?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(LibraryError::io("list", &self.root))?;
+            match entry.file_name().into_string() {
+                Ok(name) if !name.starts_with('.') && entry.path().is_dir() => names.push(name),
+                _ => {}
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The directory that `name` points to now, and a lease on it; `None` when there is no such name.
+    pub(crate) fn open(&self, name: &str) -> Result<Option<(PathBuf, Lease)>, LibraryError> {
+        for _ in 0..LOOKUPS {
+            let Some(path) = self.target(name)? else { return Ok(None) };
+            let Ok(directory) = open_directory(&path) else { continue };
+            // Who holds it alone is removing it, and is done in moments.
+            let directory = lock(directory, Hold::Shared, &path, PUBLISH_WAIT)?;
+            if is_still_at(&directory, &path) {
+                return Ok(Some((path, Lease(Arc::new(directory)))));
+            }
+        }
+        Err(LibraryError::Changing { path: self.root.join(name) })
+    }
+
+    /// Takes a name away and what it pointed to, unless somebody uses it; `false` when there is no such name.
+    pub(crate) fn remove(&self, name: &str) -> Result<bool, LibraryError> {
+        let _publishing = self.lock_publishing()?;
+        let Some(path) = self.target(name)? else { return Ok(false) };
+        if let Ok(directory) = open_directory(&path) {
+            let others = self.names_of(&path)?.iter().any(|other| other != name);
+            let alone = try_lock(&directory, Hold::Exclusive).map_err(LibraryError::sys("lock", &path))?;
+            if !alone && !others {
+                return Err(LibraryError::InUse {
+                    name: name.to_owned(),
+                    by: "a running VM or command".to_owned(),
+                });
+            }
+        }
+        let link = self.root.join(name);
+        fs::remove_file(&link).map_err(LibraryError::io("remove", &link))?;
+        tree::sync(&self.root)?;
+        self.sweep_locked()?;
+        Ok(true)
+    }
+
+    /// Removes what no name points to and nobody uses, and the scratch of dead builds.
+    pub(crate) fn sweep(&self) -> Result<(), LibraryError> {
+        if !self.root.exists() {
+            return Ok(());
+        }
+        let _publishing = self.lock_publishing()?;
+        self.sweep_locked()
+    }
+
+    fn sweep_locked(&self) -> Result<(), LibraryError> {
+        for entry in self.dot_entries()? {
+            let path = self.root.join(&entry);
+            if let Some(name) = entry.strip_prefix(".making-") {
+                let lock_path = self.root.join(format!(".lock-{name}"));
+                let lock = open_lock_file(&lock_path)?;
+                if try_lock(&lock, Hold::Exclusive).map_err(LibraryError::sys("lock", &lock_path))? {
+                    tree::remove(&path)?;
+                }
+            } else if entry.starts_with(".removing-") || entry.starts_with(".link-") {
+                tree::remove(&path)?;
+            }
+        }
+        self.drop_unnamed()
+    }
+
+    /// What is stored and has no name goes, unless it is leased.
+    fn drop_unnamed(&self) -> Result<(), LibraryError> {
+        let store = self.store();
+        let entries = fs::read_dir(&store).map_err(LibraryError::io("list", &store))?;
+        for entry in entries {
+            let entry = entry.map_err(LibraryError::io("list", &store))?;
+            let path = entry.path();
+            if !self.names_of(&path)?.is_empty() {
+                continue;
+            }
+            let Ok(directory) = open_directory(&path) else { continue };
+            if try_lock(&directory, Hold::Exclusive).map_err(LibraryError::sys("lock", &path))? {
+                // The lock is held until the tree is gone: who waits for a lease then sees that it lost.
+                let leaving = self.root.join(format!(".removing-{}", entry.file_name().to_string_lossy()));
+                tree::remove(&leaving)?;
+                fs::rename(&path, &leaving).map_err(LibraryError::io("remove", &path))?;
+                tree::remove(&leaving)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Points `name` to a stored thing, in one step.
+    fn link(&self, name: &str, digest: &str) -> Result<(), LibraryError> {
+        let (link, aside) = (self.root.join(name), self.root.join(format!(".link-{name}")));
+        tree::remove(&aside)?;
+        std::os::unix::fs::symlink(format!(".store/{digest}"), &aside)
+            .map_err(LibraryError::io("link", &aside))?;
+        fs::rename(&aside, &link).map_err(LibraryError::io("publish", &link))?;
+        tree::sync(&self.root)
+    }
+
+    fn names_of(&self, stored: &Path) -> Result<Vec<String>, LibraryError> {
+        let mut found = Vec::new();
+        for name in self.links()? {
+            if self.target(&name)?.as_deref() == Some(stored) {
+                found.push(name);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Every name, also those that point to nothing.
+    fn links(&self) -> Result<Vec<String>, LibraryError> {
+        Ok(self.entries()?.into_iter().filter(|name| !name.starts_with('.')).collect())
+    }
+
+    fn dot_entries(&self) -> Result<Vec<String>, LibraryError> {
+        Ok(self.entries()?.into_iter().filter(|name| name.starts_with('.')).collect())
+    }
+
+    fn entries(&self) -> Result<Vec<String>, LibraryError> {
+        let entries = fs::read_dir(&self.root).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let entries = entries.map_err(LibraryError::io("list", &self.root))?;
+        Ok(entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+    }
+
+    /// Where a name points, when it is a link into our store.
+    fn target(&self, name: &str) -> Result<Option<PathBuf>, LibraryError> {
+        let link = self.root.join(name);
+        match fs::read_link(&link) {
+            Ok(target) => {
+                let digest = target.strip_prefix(".store").ok().filter(|rest| rest.components().count() == 1);
+                Ok(digest.map(|digest| self.store().join(digest)))
+            }
+            // Not a link: not ours, so it is as if it were not there.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => Ok(None),
+            Err(error) => Err(LibraryError::io("read", &link)(error)),
+        }
+    }
+
+    fn lock_publishing(&self) -> Result<File, LibraryError> {
+        let path = self.root.join(".lock");
+        lock(open_lock_file(&path)?, Hold::Exclusive, &path, PUBLISH_WAIT)
+    }
+
+    fn store(&self) -> PathBuf {
+        self.root.join(".store")
+    }
+
+    fn scratch_path(&self, name: &str) -> PathBuf {
+        self.root.join(format!(".making-{name}"))
+    }
+}
+
+/// Whether an open directory is the one that now lies at `path`.
+fn is_still_at(directory: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(there)) = (rustix::fs::fstat(directory), rustix::fs::lstat(path)) else { return false };
+    (open.st_dev, open.st_ino) == (there.st_dev, there.st_ino)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn silent(_: super::super::progress::Progress<'_>) {}
+
+    fn shelf() -> (tempfile::TempDir, Shelf) {
+        let root = tempfile::tempdir().unwrap();
+        let shelf = Shelf::at(root.path().join("images"));
+        (root, shelf)
+    }
+
+    fn put(shelf: &Shelf, name: &str, digest: &str) -> PathBuf {
+        let lock = shelf.lock_build(name, &mut silent).unwrap();
+        let made = shelf.scratch(&lock).unwrap().join("out");
+        fs::create_dir(&made).unwrap();
+        fs::write(made.join("content"), digest).unwrap();
+        shelf.publish(&lock, &made, digest, &|_| true).unwrap()
+    }
+
+    #[test]
+    fn what_is_published_is_found_and_replaced_whole() {
+        let (_root, shelf) = shelf();
+        put(&shelf, "a", "one");
+        put(&shelf, "a", "two");
+        let (path, _lease) = shelf.open("a").unwrap().unwrap();
+        assert_eq!(fs::read_to_string(path.join("content")).unwrap(), "two");
+        assert_eq!(shelf.names().unwrap(), ["a"]);
+        shelf.sweep().unwrap();
+        assert!(!shelf.store().join("one").exists(), "what has no name is swept");
+    }
+
+    #[test]
+    fn what_is_leased_is_neither_removed_nor_swept() {
+        let (_root, shelf) = shelf();
+        let one = put(&shelf, "a", "one");
+        let (_, lease) = shelf.open("a").unwrap().unwrap();
+        assert!(matches!(shelf.remove("a"), Err(LibraryError::InUse { .. })));
+        put(&shelf, "a", "two");
+        shelf.sweep().unwrap();
+        assert!(one.exists(), "the old one stays for its user");
+        drop(lease);
+        assert!(shelf.remove("a").unwrap());
+        assert!(!one.exists() && shelf.open("a").unwrap().is_none());
+        assert!(!shelf.remove("a").unwrap());
+    }
+
+    #[test]
+    fn one_thing_with_two_names_goes_with_the_last() {
+        let (_root, shelf) = shelf();
+        let stored = put(&shelf, "a", "one");
+        put(&shelf, "b", "one");
+        let (_, lease) = shelf.open("b").unwrap().unwrap();
+        assert!(shelf.remove("a").unwrap());
+        drop(lease);
+        assert!(stored.exists());
+        assert!(shelf.remove("b").unwrap());
+        assert!(!stored.exists());
+    }
+
+    #[test]
+    fn the_scratch_of_a_dead_build_is_removed_and_that_of_a_living_one_is_not() {
+        let (_root, shelf) = shelf();
+        let dead = {
+            let lock = shelf.lock_build("dead", &mut silent).unwrap();
+            shelf.scratch(&lock).unwrap()
+        };
+        let living_lock = shelf.lock_build("living", &mut silent).unwrap();
+        let living = shelf.scratch(&living_lock).unwrap();
+        assert!(!dead.exists(), "taking another lock swept it");
+        put(&shelf, "other", "one");
+        assert!(living.exists());
+        // A program that inherited the lock keeps the scratch alive after the build is gone.
+        let inherited = living_lock.lend().unwrap();
+        drop(living_lock);
+        shelf.sweep().unwrap();
+        assert!(living.exists());
+        drop(inherited);
+        shelf.sweep().unwrap();
+        assert!(!living.exists());
+    }
+
+    #[test]
+    fn a_damaged_thing_is_replaced_by_its_equal() {
+        let (_root, shelf) = shelf();
+        let stored = put(&shelf, "a", "one");
+        fs::write(stored.join("content"), "damaged").unwrap();
+        let lock = shelf.lock_build("a", &mut silent).unwrap();
+        let made = shelf.scratch(&lock).unwrap().join("out");
+        fs::create_dir(&made).unwrap();
+        fs::write(made.join("content"), "one").unwrap();
+        let is_whole = |path: &Path| fs::read_to_string(path.join("content")).unwrap() == "one";
+        shelf.publish(&lock, &made, "one", &is_whole).unwrap();
+        assert_eq!(fs::read_to_string(stored.join("content")).unwrap(), "one");
+    }
+
+    #[test]
+    fn two_builds_of_one_name_follow_each_other() {
+        let (_root, shelf) = shelf();
+        let first = shelf.lock_build("a", &mut silent).unwrap();
+        let scratch = shelf.scratch(&first).unwrap();
+        let (sender, waiting) = std::sync::mpsc::channel();
+        let second = {
+            let shelf = shelf.clone();
+            std::thread::spawn(move || {
+                let lock =
+                    shelf.lock_build("a", &mut |progress| sender.send(progress.phase).unwrap()).unwrap();
+                shelf.scratch(&lock).unwrap()
+            })
+        };
+        assert_eq!(waiting.recv_timeout(Duration::from_secs(60)).unwrap(), Phase::Waiting);
+        assert!(scratch.exists(), "the second touches nothing before it has the lock");
+        drop(first);
+        second.join().unwrap();
+    }
+}

@@ -1,0 +1,177 @@
+//! Remembers which files were hashed, so that a run does not hash 100 MB that nobody touched.
+//!
+//! A stamp says: the file with this device, inode, length and change time had this hash, seen during this boot of the
+//! host. The change time of an inode cannot be set by a program, so a file that was written to since has
+//! another one; only what happens below the file system (a failing disk, a flipped bit in the page cache)
+//! stays unseen until the next boot or `image verify`, which asks no stamp.
+//!
+//! Stamps are hints: one that is lost, torn or old costs a hash and nothing else.
+
+use super::digest::Digest;
+use super::error::LibraryError;
+use super::tree;
+use outlast_wire::image::Stamp;
+use outlast_wire::paths::Library;
+use rustix::fs::Stat;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Times of inodes come in ticks of the kernel's clock (at most 10 ms): a file that changed this recently could
+/// change again and show the same time, so it is hashed and not stamped.
+const SETTLED: Duration = Duration::from_millis(200);
+
+/// The file's SHA-256: from its stamp when that still holds, else by reading it.
+///
+/// # Errors
+/// The file cannot be read, or changes while it is. A stamp that cannot be written is not an error.
+pub fn digest_of(library: &Library, path: &Path) -> Result<Digest, LibraryError> {
+    let file = File::open(path).map_err(LibraryError::io("open", path))?;
+    let place = stamp_path(library, path);
+    let before = identity(&file, path)?;
+    if let Some(digest) =
+        read(&place).filter(|stamp| same(stamp, &before)).and_then(|s| s.sha256.parse().ok())
+    {
+        return Ok(digest);
+    }
+    let digest = hash_settled(&file, path, &before)?;
+    if is_settled(&before) {
+        let stamp = Stamp { sha256: digest.to_string(), ..before };
+        if let Err(error) = write(library, &place, &stamp) {
+            tracing::debug!(path = %path.display(), %error, "no stamp was written; the file will be hashed again");
+        }
+    }
+    Ok(digest)
+}
+
+/// The file's SHA-256 by reading it, whatever a stamp says; a stamp is renewed by it.
+///
+/// # Errors
+/// As [`digest_of`].
+pub fn rehash(library: &Library, path: &Path) -> Result<Digest, LibraryError> {
+    tree::remove(&stamp_path(library, path))?;
+    digest_of(library, path)
+}
+
+/// Removes scratch files of writers that died; stamps themselves are small and stay.
+pub(crate) fn sweep(library: &Library) -> Result<(), LibraryError> {
+    let directory = library.verified();
+    if !directory.exists() {
+        return Ok(());
+    }
+    tree::walk(&directory, &mut |path, metadata| {
+        let is_scratch = path.extension().is_some_and(|e| e.to_string_lossy().starts_with("new-"));
+        // A writer needs microseconds; one that has not come back in an hour is dead.
+        let age = metadata.modified().ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
+        if is_scratch && age > Duration::from_secs(3600) { tree::remove(path) } else { Ok(()) }
+    })
+}
+
+fn hash_settled(file: &File, path: &Path, before: &Stamp) -> Result<Digest, LibraryError> {
+    let mut reader = file;
+    let digest = Digest::of_reader(&mut reader).map_err(LibraryError::io("read", path))?;
+    if same(&identity(file, path)?, before) {
+        Ok(digest)
+    } else {
+        Err(LibraryError::Changing { path: path.to_owned() })
+    }
+}
+
+/// What a stamp of this very file would say, without the hash.
+fn identity(file: &File, path: &Path) -> Result<Stamp, LibraryError> {
+    let stat = rustix::fs::fstat(file).map_err(LibraryError::sys("stat", path))?;
+    Ok(Stamp {
+        boot_id: boot_id()?,
+        device: stat.st_dev,
+        inode: stat.st_ino,
+        size: u64::try_from(stat.st_size).unwrap_or_default(),
+        changed_ns: changed_ns(&stat),
+        sha256: String::new(),
+    })
+}
+
+fn changed_ns(stat: &Stat) -> i128 {
+    i128::from(stat.st_ctime) * 1_000_000_000 + i128::from(stat.st_ctime_nsec)
+}
+
+fn same(stamp: &Stamp, now: &Stamp) -> bool {
+    let facts = |s: &Stamp| (s.device, s.inode, s.size, s.changed_ns);
+    stamp.boot_id == now.boot_id && facts(stamp) == facts(now)
+}
+
+fn is_settled(stamp: &Stamp) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let nanos = |time: Duration| i128::try_from(time.as_nanos()).unwrap_or(i128::MAX);
+    nanos(now) - stamp.changed_ns > nanos(SETTLED)
+}
+
+/// Which boot of the host this is.
+fn boot_id() -> Result<String, LibraryError> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    let text = std::fs::read_to_string(path).map_err(LibraryError::io("read", path))?;
+    Ok(text.trim().to_owned())
+}
+
+fn stamp_path(library: &Library, path: &Path) -> PathBuf {
+    let name = Digest::of(path.as_os_str().as_encoded_bytes());
+    library.verified().join(format!("{name}.json"))
+}
+
+fn read(place: &Path) -> Option<Stamp> {
+    serde_json::from_slice(&std::fs::read(place).ok()?).ok()
+}
+
+fn write(library: &Library, place: &Path, stamp: &Stamp) -> Result<(), LibraryError> {
+    tree::make_private_directory(&library.verified())?;
+    let text = tree::to_json(stamp);
+    tree::replace(place, &text, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn settle(path: &Path) {
+        // Waits for the condition itself: the file's change time lies far enough back.
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while !is_settled(&identity(&File::open(path).unwrap(), path).unwrap()) {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_stamp_is_used_until_the_file_changes() {
+        let root = tempfile::tempdir().unwrap();
+        let library = Library::at(root.path().join("library"));
+        let path = root.path().join("part");
+        fs::write(&path, "one").unwrap();
+        settle(&path);
+        assert_eq!(digest_of(&library, &path).unwrap(), Digest::of(b"one"));
+        // Proof that the stamp is what answers: a forged one is believed.
+        let place = stamp_path(&library, &path);
+        let forged = Stamp { sha256: Digest::of(b"forged").to_string(), ..read(&place).unwrap() };
+        fs::write(&place, serde_json::to_vec(&forged).unwrap()).unwrap();
+        assert_eq!(digest_of(&library, &path).unwrap(), Digest::of(b"forged"));
+        assert_eq!(rehash(&library, &path).unwrap(), Digest::of(b"one"));
+        // Same length, other content.
+        fs::write(&path, "two").unwrap();
+        assert_eq!(digest_of(&library, &path).unwrap(), Digest::of(b"two"));
+    }
+
+    #[test]
+    fn a_fresh_file_and_a_torn_stamp_are_hashed() {
+        let root = tempfile::tempdir().unwrap();
+        let library = Library::at(root.path().join("library"));
+        let path = root.path().join("part");
+        fs::write(&path, "one").unwrap();
+        settle(&path);
+        digest_of(&library, &path).unwrap();
+        fs::write(stamp_path(&library, &path), b"{\"boot_id\":").unwrap();
+        assert_eq!(digest_of(&library, &path).unwrap(), Digest::of(b"one"));
+        // Another boot: the stamp no longer counts.
+        let other = Stamp { boot_id: "other".into(), ..read(&stamp_path(&library, &path)).unwrap() };
+        assert!(!same(&other, &identity(&File::open(&path).unwrap(), &path).unwrap()));
+    }
+}

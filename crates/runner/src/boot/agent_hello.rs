@@ -1,0 +1,41 @@
+//! Agent hello: the guest's agent repeats the nonce of this connection.
+//!
+//! A clone's agent was running when it was saved and must answer soon, or the clone is given up for a cold
+//! boot; a booting one has until the boot's deadline.
+
+use super::{Core, Presence, Stumble};
+use crate::link::Link;
+use outlast_machine::backend::Backend;
+use outlast_model::timeout;
+use outlast_wire::intent::Start;
+
+pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> {
+    let vmm = core.vmm.as_mut().ok_or_else(|| Stumble::Failed("there is no VMM".to_owned()))?;
+    let stream = vmm.connect_agent().await.map_err(Stumble::failed)?;
+    let link = core.link.insert(Link::new(stream));
+    let hello = match core.intent.start {
+        Start::Boot => link.hello().await,
+        Start::Clone { .. } => {
+            let answered = tokio::time::timeout(timeout::AGENT_REQUEST, link.hello()).await;
+            answered.map_err(|_| {
+                Stumble::Failed(format!(
+                    "the clone's agent was silent for {} s",
+                    timeout::AGENT_REQUEST.as_secs()
+                ))
+            })?
+        }
+    };
+    core.hello = Some(hello.map_err(Stumble::failed)?);
+    Ok(())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "one shape for the undo of every step")]
+pub(super) fn undo<B: Backend>(core: &mut Core<B>) -> Result<(), String> {
+    core.link = None;
+    core.hello = None;
+    Ok(())
+}
+
+pub(super) fn probe<B: Backend>(core: &Core<B>) -> Presence {
+    if core.link.is_some() { Presence::Present } else { Presence::Absent }
+}

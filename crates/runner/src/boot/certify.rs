@@ -1,0 +1,15 @@
+//! Certify: randomness, identity and clock are what this incarnation's must be. Fails closed; nothing to undo.
+
+use super::{Core, Stumble};
+use crate::{certify, program};
+use outlast_machine::backend::Backend;
+
+pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> {
+    let (Some(link), Some(hello)) = (core.link.as_mut(), core.hello.take()) else {
+        return Err(Stumble::Failed("no agent has answered".to_owned()));
+    };
+    let certificate = certify::certify(link, hello, core.id).await.map_err(Stumble::failed)?;
+    core.certificate = Some(certificate);
+    core.timings.ready = Some(program::since_request(core.intent.requested_unix_ns));
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! Claim: the runner's first effect. From here on the row is its own, until it is proved dead.
+//!
+//! Undone by removing the incarnation's cgroup: the launcher made it on the runner's behalf, and by then the
+//! VMM that lived in it is dead.
+
+use super::{Core, Presence, Stumble, chain};
+use crate::clock;
+use outlast_machine::backend::Backend;
+use outlast_machine::cgroup;
+use outlast_model::timeout;
+use outlast_store::ClaimError;
+
+pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> {
+    let (id, who) = (core.id, core.who.clone());
+    let claimed = core.ledger.call(move |store| store.claim(id, &who, clock::unix_ns())).await;
+    match claimed.map_err(Stumble::failed)? {
+        Ok(_intent) => Ok(()),
+        Err(ClaimError::Store(error)) => Err(Stumble::failed(error)),
+        Err(taken) => {
+            tracing::warn!(error = %taken, "the row is not there to be claimed");
+            Err(Stumble::NotOurs)
+        }
+    }
+}
+
+pub(super) fn undo<B: Backend>(core: &mut Core<B>) -> Result<(), String> {
+    core.cgroup.remove(timeout::DEATH).map(drop).map_err(|error| chain(&error))
+}
+
+pub(super) fn probe<B: Backend>(core: &Core<B>) -> Presence {
+    match cgroup::list(&core.hierarchy, core.store) {
+        Ok(names) if names.contains(&core.id) => Presence::Present,
+        Ok(_) => Presence::Absent,
+        Err(_) => Presence::Unknown,
+    }
+}

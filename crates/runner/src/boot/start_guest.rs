@@ -1,0 +1,16 @@
+//! Start guest: vCPUs run, from the kernel's first instruction or from where the template was saved.
+//!
+//! Nothing to undo: it goes with the VMM.
+
+use super::{Core, Stumble};
+use outlast_machine::backend::Backend;
+use outlast_wire::intent::Start;
+
+pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> {
+    let vmm = core.vmm.as_mut().ok_or_else(|| Stumble::Failed("there is no VMM".to_owned()))?;
+    let started = match core.intent.start {
+        Start::Boot => vmm.boot().await,
+        Start::Clone { .. } => vmm.restore().await,
+    };
+    started.map_err(Stumble::failed)
+}

@@ -1,0 +1,21 @@
+//! Start program: the agent has accepted the program, or says why not: then it never ran.
+//!
+//! Nothing to undo: it goes with the VMM.
+
+use super::{Core, Stumble};
+use crate::program;
+use outlast_machine::backend::Backend;
+use outlast_wire::intent::Purpose;
+use outlast_wire::journal::JournalEntry;
+
+pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> {
+    let (Purpose::Workload { program, .. }, Some(link)) = (&core.intent.purpose, core.link.as_mut()) else {
+        return Err(Stumble::Failed("there is no program, or no guest to run it in".to_owned()));
+    };
+    core.journal.note(JournalEntry::Program { phase: "sent".to_owned(), detail: None });
+    let stdin = program.stdin.then(|| core.evidence.input_stdin());
+    let running = program::start(link, program, stdin.as_deref()).await.map_err(Stumble::failed)?;
+    core.program = Some(running);
+    core.journal.note(JournalEntry::Program { phase: "started".to_owned(), detail: None });
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Certification: what must be true of a guest before anything may run in it. Fails closed.
+//!
+//! After a boot, clone, restore or resume the guest's clock is wrong, its random pool may be another guest's,
+//! and it has the name of its template. The three are set, acknowledged and read back, in this order.
+
+use crate::clock;
+use crate::link::{Link, LinkError};
+use outlast_model::{Certificate, ClockInterval, IncarnationId, timeout};
+use outlast_wire::guest::{Clock, GuestMessage, HelloAck, HostMessage, Identity, Reseed, SetIdentity};
+use rustix::rand::{GetRandomFlags, getrandom};
+use thiserror::Error;
+
+/// Entropy given to the guest, in bytes: twice what its generator's key holds.
+const ENTROPY: usize = 64;
+
+/// The guest is not fit to run.
+#[derive(Debug, Error)]
+pub(crate) enum CertifyError {
+    /// The link.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The host's generator.
+    #[error("cannot draw entropy for the guest")]
+    Entropy(#[source] rustix::io::Errno),
+    /// The guest says it is somebody else.
+    #[error("the guest's {what} is {found:?}, not {wanted:?}")]
+    Identity {
+        /// Host name or machine id.
+        what: &'static str,
+        /// What it must be.
+        wanted: String,
+        /// What it says.
+        found: String,
+    },
+}
+
+/// Certifies the guest behind `link`. The caller holds the deadline; a clock that cannot be brought within
+/// the tolerance is sampled again until then.
+pub(crate) async fn certify(
+    link: &mut Link,
+    hello: HelloAck,
+    incarnation: IncarnationId,
+) -> Result<Certificate, CertifyError> {
+    // Order matters: randomness first, so that nothing that follows can draw from a shared pool.
+    let entropy_bytes = reseed(link).await?;
+    let identity = identify(link, incarnation).await?;
+    let (clock, clock_samples) = set_clock(link).await?;
+    Ok(Certificate {
+        agent_version: hello.agent_version,
+        guest_kernel: hello.kernel,
+        clock,
+        clock_samples,
+        entropy_bytes,
+        host_name: identity.host_name,
+        machine_id: identity.machine_id,
+    })
+}
+
+async fn reseed(link: &mut Link) -> Result<u32, CertifyError> {
+    let mut entropy = [0; ENTROPY];
+    getrandom(&mut entropy, GetRandomFlags::empty()).map_err(CertifyError::Entropy)?;
+    match link.request("reseed", HostMessage::Reseed(Reseed { entropy: entropy.to_vec() })).await? {
+        GuestMessage::Reseeded(_) => Ok(u32::try_from(ENTROPY).unwrap_or(u32::MAX)),
+        _ => Err(LinkError::Unexpected { request: "reseed" }.into()),
+    }
+}
+
+async fn identify(link: &mut Link, incarnation: IncarnationId) -> Result<Identity, CertifyError> {
+    let (host_name, machine_id) = (incarnation.host_name(), incarnation.machine_id());
+    let wanted = SetIdentity { host_name: host_name.clone(), machine_id: machine_id.clone() };
+    let GuestMessage::Identity(found) =
+        link.request("set identity", HostMessage::SetIdentity(wanted)).await?
+    else {
+        return Err(LinkError::Unexpected { request: "set identity" }.into());
+    };
+    let mismatch = |what, wanted: String, found: &str| {
+        let found = found.chars().take(80).collect();
+        Err(CertifyError::Identity { what, wanted, found })
+    };
+    if found.host_name != host_name {
+        return mismatch("host name", host_name, &found.host_name);
+    }
+    if found.machine_id != machine_id {
+        return mismatch("machine id", machine_id, &found.machine_id);
+    }
+    Ok(found)
+}
+
+/// Sets the clock and measures it until the whole interval lies within the tolerance.
+async fn set_clock(link: &mut Link) -> Result<(ClockInterval, u32), CertifyError> {
+    let mut samples = 0;
+    loop {
+        sample(link, clock::unix_ns()).await?;
+        let interval = sample(link, 0).await?;
+        samples += 1;
+        if interval.is_within(timeout::CLOCK_TOLERANCE) {
+            return Ok((interval, samples));
+        }
+    }
+}
+
+/// One round trip; `set_unix_ns` 0 only reads.
+async fn sample(link: &mut Link, set_unix_ns: u64) -> Result<ClockInterval, LinkError> {
+    let before = clock::unix_ns();
+    let answer = link.request("clock", HostMessage::Clock(Clock { set_unix_ns })).await?;
+    let after = clock::unix_ns();
+    match answer {
+        GuestMessage::ClockRead(read) => Ok(ClockInterval::measured(before, read.unix_ns, after)),
+        _ => Err(LinkError::Unexpected { request: "clock" }),
+    }
+}

@@ -1,0 +1,191 @@
+//! What an event means for the outcome: pure functions, the heart of "exactly one honest outcome".
+//!
+//! | event | before the program was sent | after |
+//! |---|---|---|
+//! | kill request, client gone, host signal | killed(by) | killed(by) |
+//! | deadline | not_started (the boot's) | timed_out (the program's) |
+//! | death of guest or VMM, broken link | not_started | lost |
+//! | output that cannot be kept | — | lost |
+
+use crate::event::Interrupt;
+use outlast_machine::backend::{VmmEvent, VmmExit};
+use outlast_model::{BootStep, DeathCause, Killer, Outcome};
+use outlast_wire::guest::Exited;
+
+/// Where an incarnation is when something happens to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// In this boot step; the program was not sent.
+    Booting(BootStep),
+    /// The program was sent.
+    Running,
+}
+
+/// How an incarnation ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// The workload's outcome; meaningless for templates and canaries, who ignore it.
+    pub(crate) outcome: Outcome,
+    /// The typed cause of the incarnation's end.
+    pub(crate) cause: DeathCause,
+    /// What was seen, a sentence each.
+    pub(crate) evidence: Vec<String>,
+}
+
+impl Ending {
+    /// An ending with one sentence of evidence.
+    pub(crate) fn new(outcome: Outcome, cause: DeathCause, evidence: impl Into<String>) -> Self {
+        Self { outcome, cause, evidence: vec![evidence.into()] }
+    }
+
+    /// A boot step failed.
+    pub(crate) fn step_failed(step: BootStep, error: String) -> Self {
+        let evidence = format!("boot step {step} failed: {error}");
+        Self::new(Outcome::NotStarted { step, cause: error }, DeathCause::BootFailed, evidence)
+    }
+}
+
+/// What an interrupt means in a phase.
+pub(crate) fn interrupted(phase: Phase, interrupt: &Interrupt) -> Ending {
+    let killed = |by: Killer| Ending::new(Outcome::Killed { by }, DeathCause::Stopped, killed_evidence(by));
+    match interrupt {
+        Interrupt::KillRequested => killed(Killer::Request),
+        Interrupt::ClientGone => killed(Killer::ClientGone),
+        Interrupt::HostSignal => killed(Killer::HostSignal),
+        Interrupt::DeadlinePassed => deadline(phase),
+        Interrupt::Vmm(event) => vmm(phase, event),
+        Interrupt::LinkLost(cause) => {
+            died(phase, DeathCause::Unknown, format!("the guest link broke: {cause}"))
+        }
+        Interrupt::OutputNotKept(cause) => {
+            died(phase, DeathCause::Stopped, format!("the program's output could not be kept: {cause}"))
+        }
+    }
+}
+
+fn killed_evidence(by: Killer) -> &'static str {
+    match by {
+        Killer::Request => "a kill was requested on the control socket",
+        Killer::ClientGone => "the client's end of the lease was closed",
+        Killer::HostSignal => "the runner got SIGTERM or SIGINT",
+    }
+}
+
+fn deadline(phase: Phase) -> Ending {
+    match phase {
+        Phase::Booting(step) => {
+            let cause = "the boot's deadline passed".to_owned();
+            let evidence = format!("the boot's deadline passed in step {step}");
+            Ending::new(Outcome::NotStarted { step, cause }, DeathCause::TimedOut, evidence)
+        }
+        Phase::Running => Ending::new(
+            Outcome::TimedOut,
+            DeathCause::TimedOut,
+            "the program's time was over on the host's clock",
+        ),
+    }
+}
+
+fn vmm(phase: Phase, event: &VmmEvent) -> Ending {
+    let (cause, sentence) = match event {
+        VmmEvent::GuestPanicked => {
+            (DeathCause::GuestPanic, "the guest's kernel panicked (pvpanic)".to_owned())
+        }
+        VmmEvent::GuestShutdown => (DeathCause::GuestShutdown, "the guest powered itself off".to_owned()),
+        VmmEvent::GuestReset => (DeathCause::GuestShutdown, "the guest reset itself".to_owned()),
+        VmmEvent::MonitorLost => {
+            (DeathCause::Unknown, "the VMM's monitor hung up while the VMM lives".to_owned())
+        }
+        VmmEvent::Exited(VmmExit::Unknown) => {
+            (DeathCause::Unknown, "the VMM ended and its exit status could not be read".to_owned())
+        }
+        VmmEvent::Exited(VmmExit::Signal(signal)) => {
+            (DeathCause::of_vmm_signal(*signal), format!("the VMM was killed by signal {signal}"))
+        }
+        VmmEvent::Exited(VmmExit::Code(code)) => {
+            (DeathCause::VmmExited { code: *code }, format!("the VMM exited with code {code}"))
+        }
+    };
+    died(phase, cause, sentence)
+}
+
+/// A death that nobody asked for: before the program was sent it never ran, after it nobody can know.
+fn died(phase: Phase, cause: DeathCause, sentence: String) -> Ending {
+    let outcome = match phase {
+        Phase::Booting(step) => Outcome::NotStarted { step, cause: sentence.clone() },
+        Phase::Running => Outcome::Lost { cause: sentence.clone() },
+    };
+    Ending::new(outcome, cause, sentence)
+}
+
+/// What the agent's word about the program's end means. It is a claim, and recorded as such.
+pub(crate) fn exited(end: &Exited) -> Ending {
+    let outcome = match (end.code, end.signal) {
+        _ if end.deadline_passed => Outcome::TimedOut,
+        (_, Some(_)) if end.out_of_memory => Outcome::OutOfMemory,
+        (Some(code), None) => Outcome::of_exit(code),
+        (None, Some(signal)) => Outcome::Signalled { signal },
+        (Some(_), Some(_)) | (None, None) => {
+            let cause = "the agent reported an end that cannot be: neither or both of exit code and signal"
+                .to_owned();
+            Outcome::Lost { cause }
+        }
+    };
+    let evidence = format!("the agent reported the program's end: {end:?}");
+    Ending::new(outcome, DeathCause::Stopped, evidence)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outlast_model::WorkloadState;
+    use outlast_model::workload::WorkloadEvent;
+    use proptest::prelude::*;
+
+    fn interrupt() -> impl Strategy<Value = Interrupt> {
+        prop_oneof![
+            Just(Interrupt::Vmm(VmmEvent::GuestPanicked)),
+            Just(Interrupt::Vmm(VmmEvent::GuestShutdown)),
+            Just(Interrupt::Vmm(VmmEvent::GuestReset)),
+            Just(Interrupt::Vmm(VmmEvent::MonitorLost)),
+            (1..65).prop_map(|signal| Interrupt::Vmm(VmmEvent::Exited(VmmExit::Signal(signal)))),
+            (0..256).prop_map(|code| Interrupt::Vmm(VmmEvent::Exited(VmmExit::Code(code)))),
+            Just(Interrupt::LinkLost("x".to_owned())),
+            Just(Interrupt::ClientGone),
+            Just(Interrupt::KillRequested),
+            Just(Interrupt::HostSignal),
+            Just(Interrupt::DeadlinePassed),
+            Just(Interrupt::OutputNotKept("x".to_owned())),
+        ]
+    }
+
+    proptest! {
+        /// Whatever happens whenever, the outcome is one the life cycle allows, and never success.
+        #[test]
+        fn every_interrupt_has_a_legal_outcome(interrupt in interrupt(), step in prop::sample::select(BootStep::ALL)) {
+            let sent = step > BootStep::Publish;
+            let (phase, state) = if sent {
+                (Phase::Running, WorkloadState::Running)
+            } else {
+                (Phase::Booting(step), WorkloadState::Starting)
+            };
+            let ending = interrupted(phase, &interrupt);
+            prop_assert_ne!(&ending.outcome, &Outcome::Completed);
+            prop_assert!(state.step(WorkloadEvent::Ended(ending.outcome)).is_ok());
+        }
+
+        /// Only a clean exit with code 0 is success, whatever else the agent claims.
+        #[test]
+        fn only_exit_code_0_completes(code in prop::option::of(any::<i32>()), signal in prop::option::of(any::<i32>()), out_of_memory: bool, deadline_passed: bool) {
+            let end = Exited { code, signal, out_of_memory, deadline_passed, wall_us: 1 };
+            let completed = exited(&end).outcome == Outcome::Completed;
+            prop_assert_eq!(completed, code == Some(0) && signal.is_none() && !deadline_passed);
+        }
+    }
+
+    #[test]
+    fn a_sigsys_of_the_vmm_is_its_confinement() {
+        let ending = interrupted(Phase::Running, &Interrupt::Vmm(VmmEvent::Exited(VmmExit::Signal(31))));
+        assert_eq!(ending.cause, DeathCause::VmmBlocked);
+    }
+}

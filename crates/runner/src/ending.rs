@@ -1,0 +1,105 @@
+//! Leaving: the outcome is made durable, everything is undone, the kernel does the rest.
+//!
+//! ```text
+//!   kill the VMM ─► sync the output log ─► write the end ─► undo every step in reverse ─► exit
+//! ```
+//!
+//! Order matters: the VMM is proved dead before its row says `ended`, the log is whole before the outcome
+//! says how long it is, and the outcome is safe before anything that could fail is cleaned up. A runner that
+//! dies between the two leaves names that any process can find and remove.
+
+use crate::boot::{Core, chain};
+use crate::clock;
+use crate::decision::Ending;
+use crate::ladder::{self, Rung};
+use crate::ledger::LedgerError;
+use crate::program;
+use outlast_machine::backend::Backend;
+use outlast_model::{BootStep, DeathCause, Outcome};
+use outlast_store::{Owner, StoreError};
+use outlast_wire::intent::Purpose;
+use outlast_wire::journal::JournalEntry;
+use outlast_wire::record::{DeathRecord, EndRecord, OutcomeRecord};
+use thiserror::Error;
+
+/// The end could not be written; whoever reconciles will write one.
+#[derive(Debug, Error)]
+pub(crate) enum EndError {
+    /// The store's thread.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The store.
+    #[error("cannot write the end")]
+    Write(#[source] Box<StoreError>),
+}
+
+/// Ends the incarnation. Everything is cleaned up even when the end could not be written.
+pub(crate) async fn leave<B: Backend>(mut core: Core<B>, mut ending: Ending) -> Result<(), EndError> {
+    core.journal.note(JournalEntry::End {
+        cause: ending.cause.name().to_owned(),
+        outcome: is_workload(&core).then(|| ending.outcome.to_string()),
+    });
+    core.desk.state.set("ending");
+    bury_vmm(&mut core).await;
+    let (output_log_bytes, truncated_bytes) = close_output(&mut core, &mut ending);
+    core.timings.total = Some(program::since_request(core.intent.requested_unix_ns));
+    let end = EndRecord {
+        outcome: is_workload(&core).then(|| OutcomeRecord::from(&ending.outcome)),
+        death: DeathRecord::new(&ending.cause, ending.evidence, clock::unix_ns(), "runner"),
+        output_log_bytes,
+        truncated_bytes,
+        timings: core.timings,
+    };
+    let written = write(&core, end).await;
+    core.undo_back_to(BootStep::Claim).await;
+    written
+}
+
+fn is_workload<B: Backend>(core: &Core<B>) -> bool {
+    matches!(core.intent.purpose, Purpose::Workload { .. })
+}
+
+/// Kills the VMM and waits until its death is proved. One that will not die (in uninterruptible sleep, in a
+/// frozen cgroup) makes the incarnation `dying`, with its stack as evidence, for as long as it takes.
+async fn bury_vmm<B: Backend>(core: &mut Core<B>) {
+    let Some(vmm) = core.vmm.as_mut() else { return };
+    if ladder::descend(Rung::Kill, vmm, None, &mut core.journal).await.is_ok() {
+        core.vmm = None;
+        return;
+    }
+    let evidence = vmm.process().stack_evidence();
+    let (id, who) = (core.id, core.who.clone());
+    let marked = core.ledger.call(move |store| store.mark_dying(id, &who, &evidence, clock::unix_ns())).await;
+    match marked {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(error = chain(&error), "cannot mark the incarnation dying"),
+        Err(error) => tracing::error!(error = chain(&error), "cannot mark the incarnation dying"),
+    }
+    ladder::dead(vmm.process()).await;
+    core.vmm = None;
+}
+
+/// Syncs the output log. Output that may be lost makes a good end a lie.
+fn close_output<B: Backend>(core: &mut Core<B>, ending: &mut Ending) -> (u64, u64) {
+    match core.output.take().map(crate::output::OutputLog::finish) {
+        Some(Ok(lengths)) => lengths,
+        None => (0, 0),
+        Some(Err(error)) => {
+            let sentence = format!("the output log could not be synced: {error}");
+            if ending.outcome.may_have_run() {
+                ending.outcome = Outcome::Lost { cause: sentence.clone() };
+                ending.cause = DeathCause::Unknown;
+            }
+            ending.evidence.push(sentence);
+            (0, 0)
+        }
+    }
+}
+
+async fn write<B: Backend>(core: &Core<B>, end: EndRecord) -> Result<(), EndError> {
+    let (id, who) = (core.id, core.who.clone());
+    core.ledger
+        .call(move |store| store.end(id, &Owner::Runner(&who), &end))
+        .await?
+        .map_err(|error| EndError::Write(Box::new(error)))
+}

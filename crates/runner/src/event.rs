@@ -1,0 +1,92 @@
+//! Everything that can happen to an incarnation from outside its guest link, as one closed enum, and the
+//! one place that listens for it.
+
+use crate::lease::Lease;
+use outlast_machine::backend::{VmmEvent, VmmEvents};
+use std::io;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// How long the VMM's own word is waited for when the guest link broke first.
+const EXPLANATION: Duration = Duration::from_secs(1);
+
+/// What ends an incarnation, whatever it is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Interrupt {
+    /// The VMM or the guest as a whole.
+    Vmm(VmmEvent),
+    /// The guest link broke and the VMM had nothing to say about it.
+    LinkLost(String),
+    /// The client of a foreground run is gone.
+    ClientGone,
+    /// Somebody asked for its end on the control socket.
+    KillRequested,
+    /// SIGTERM or SIGINT.
+    HostSignal,
+    /// The deadline passed.
+    DeadlinePassed,
+    /// The program's output could not be kept.
+    OutputNotKept(String),
+}
+
+/// Where interrupts come from.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    vmm: Option<VmmEvents>,
+    lease: Lease,
+    kills: mpsc::Receiver<()>,
+    terminate: Signal,
+    interrupt: Signal,
+    deadline: Instant,
+}
+
+impl Sources {
+    /// Listens from now on; `deadline` is the boot's.
+    pub(crate) fn new(lease: Lease, kills: mpsc::Receiver<()>, deadline: Instant) -> io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { vmm: None, lease, kills, terminate, interrupt, deadline })
+    }
+
+    /// Listens to this VMM, or to none.
+    pub(crate) fn listen_to(&mut self, vmm: Option<VmmEvents>) {
+        self.vmm = vmm;
+    }
+
+    /// From now on this is the deadline.
+    pub(crate) fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+    }
+
+    /// The next interrupt. Cancelling it loses nothing.
+    pub(crate) async fn next(&mut self) -> Interrupt {
+        let vmm = async {
+            match &mut self.vmm {
+                Some(events) => events.recv().await.unwrap_or(VmmEvent::MonitorLost),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // Order matters: the VMM's own end explains more than what follows from it.
+            biased;
+            event = vmm => Interrupt::Vmm(event),
+            Some(()) = self.kills.recv() => Interrupt::KillRequested,
+            () = self.lease.lost() => Interrupt::ClientGone,
+            Some(()) = self.terminate.recv() => Interrupt::HostSignal,
+            Some(()) = self.interrupt.recv() => Interrupt::HostSignal,
+            () = tokio::time::sleep_until(self.deadline) => Interrupt::DeadlinePassed,
+        }
+    }
+
+    /// A broken link is usually the first sign of a death that has a better name: gives the VMM a moment to
+    /// say it.
+    pub(crate) async fn explain(&mut self, sign: Interrupt) -> Interrupt {
+        let Some(events) = &mut self.vmm else { return sign };
+        match tokio::time::timeout(EXPLANATION, events.recv()).await {
+            Ok(Some(event)) => Interrupt::Vmm(event),
+            Ok(None) | Err(_) => sign,
+        }
+    }
+}

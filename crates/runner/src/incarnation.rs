@@ -1,0 +1,266 @@
+//! One incarnation's whole life, from the runner's first breath to its last.
+//!
+//! ```text
+//!   learn identity ─► become init ─► read intent ─► boot steps ─► work ─► leave
+//!                                                       │ failed, killed, dead │
+//!                                                       └──────────────────────┴──► leave
+//! ```
+//!
+//! `boot` walks the steps, `program` and `template` are the work, `ending` is leaving. Every path goes
+//! through leaving: there is no other way out but death, and then the kernel is the janitor.
+
+use crate::arguments::Order;
+use crate::birth::{self, BirthError};
+use crate::boot::{Core, Stumble, plan};
+use crate::clock;
+use crate::control::Desk;
+use crate::decision::{Ending, Phase, interrupted};
+use crate::ending::{self, EndError};
+use crate::event::{Interrupt, Sources};
+use crate::hold::FaultPoint;
+use crate::journal::Journal;
+use crate::lease::Lease;
+use crate::ledger::{Ledger, LedgerError};
+use crate::{init, program, template};
+use outlast_machine::backend::Backend;
+use outlast_machine::cgroup::{CgroupError, Hierarchy};
+use outlast_machine::namespace::{self, NamespaceError};
+use outlast_machine::qemu::Qemu;
+use outlast_model::hold::HoldError;
+use outlast_model::{BootStep, DeathCause, Edge, Hold, Outcome};
+use outlast_store::{IncarnationRow, StoreError};
+use outlast_wire::identity::ProcessIdentity;
+use outlast_wire::intent::{self, Purpose, Start};
+use outlast_wire::journal::{JournalEntry, StepPhase};
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// Why a runner left without having lived, or without having been able to say how it ended.
+#[derive(Debug, Error)]
+pub(crate) enum RunError {
+    /// It never learned who it is.
+    #[error(transparent)]
+    Birth(#[from] BirthError),
+    /// Its mounts.
+    #[error("cannot become the init of the namespaces")]
+    Namespace(#[source] NamespaceError),
+    /// Its event loop.
+    #[error("cannot start the event loop")]
+    Loop(#[source] io::Error),
+    /// The store's thread.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The store.
+    #[error("cannot read the intent")]
+    Read(#[source] StoreError),
+    /// Nobody asked for this incarnation.
+    #[error("the store has no such incarnation")]
+    NoIntent,
+    /// The intent is of another version.
+    #[error("the intent is of version {found}, this runner knows {}", intent::VERSION)]
+    Version {
+        /// The intent's.
+        found: u32,
+    },
+    /// The intent's fault point.
+    #[error(transparent)]
+    Hold(#[from] HoldError),
+    /// The intent's backend.
+    #[error("no backend is called '{0}'")]
+    Backend(String),
+    /// The host's cgroups.
+    #[error("cannot find the host's cgroups")]
+    Cgroup(#[source] CgroupError),
+    /// The evidence directory.
+    #[error("cannot open the journal")]
+    Journal(#[source] io::Error),
+    /// Listening for signals, the lease.
+    #[error("cannot listen for signals and the lease")]
+    Listen(#[source] io::Error),
+    /// The end.
+    #[error(transparent)]
+    End(#[from] EndError),
+}
+
+/// Lives the life that `order` names.
+pub(crate) fn run(order: &Order) -> Result<(), RunError> {
+    let who = birth::learn_identity(order.identity)?;
+    namespace::become_init().map_err(RunError::Namespace)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Loop)?;
+    let tasks = tokio::task::LocalSet::new();
+    runtime.block_on(tasks.run_until(live(order, who)))
+}
+
+async fn live(order: &Order, who: ProcessIdentity) -> Result<(), RunError> {
+    // Order matters: signals are handled from here on, or PID 1 would ignore them.
+    let lease = Lease::take(order.lease).map_err(RunError::Listen)?;
+    let (kills, killed) = mpsc::channel(1);
+    let mut sources = Sources::new(lease, killed, Instant::now()).map_err(RunError::Listen)?;
+    let ledger = Ledger::open(order.places.database()).await?;
+    let id = order.incarnation;
+    let row = ledger.call(move |store| store.incarnation(id)).await?.map_err(RunError::Read)?;
+    let IncarnationRow { intent, .. } = row.ok_or(RunError::NoIntent)?;
+    if intent.version != intent::VERSION {
+        return Err(RunError::Version { found: intent.version });
+    }
+    sources.set_deadline(Instant::now() + Duration::from_millis(intent.boot_timeout_ms));
+    let hierarchy = Hierarchy::detect().map_err(RunError::Cgroup)?;
+    let desk = Rc::new(Desk { incarnation: id.to_string(), state: Cell::new("starting"), kills });
+    let evidence = order.places.evidence(id);
+    let journal = Journal::open(&evidence.journal()).map_err(RunError::Journal)?;
+    let hold = intent.hold.as_deref().map(str::parse::<Hold>).transpose()?;
+    let fault_point = FaultPoint::new(hold, evidence.hold());
+    match intent.machine.backend.as_str() {
+        Qemu::NAME => {
+            let core = Core::<Qemu>::new(order, (who, hierarchy), intent, (ledger, journal, desk));
+            Incarnation { core, sources, fault_point }.live().await
+        }
+        other => Err(RunError::Backend(other.to_owned())),
+    }
+}
+
+/// A life being lived.
+struct Incarnation<B: Backend> {
+    core: Core<B>,
+    sources: Sources,
+    fault_point: FaultPoint,
+}
+
+impl<B: Backend> Incarnation<B> {
+    async fn live(mut self) -> Result<(), RunError> {
+        init::reap_orphans(Rc::clone(&self.core.reaping)).map_err(RunError::Listen)?;
+        let ending = match self.boot().await {
+            Ok(()) => self.work().await,
+            Err(Some(ending)) => ending,
+            // The row is somebody else's: there is nothing to end and nothing was made.
+            Err(None) => return Ok(()),
+        };
+        Ok(ending::leave(self.core, ending).await?)
+    }
+
+    /// Walks the boot steps. `Err(None)` means that the row was not there to be claimed.
+    async fn boot(&mut self) -> Result<(), Option<Ending>> {
+        let steps = plan(&self.core.intent.purpose);
+        let mut next = 0;
+        while let Some(&step) = steps.get(next) {
+            match self.walk(step).await {
+                Ok(()) => next += 1,
+                Err(Stumble::NotOurs) => return Err(None),
+                Err(stumble) => {
+                    let Some(cause) = self.fall_back_cause(step, &stumble) else {
+                        return Err(Some(stumbled(step, &stumble)));
+                    };
+                    self.fall_back(cause).await;
+                    next = steps.iter().position(|step| *step == BootStep::LaunchVmm).unwrap_or(next);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One step: journalled, held where asked, cut short by whatever ends the incarnation.
+    async fn walk(&mut self, step: BootStep) -> Result<(), Stumble> {
+        self.hold(step, Edge::Before).await?;
+        self.core.journal.step(step, StepPhase::Begin, None);
+        let made = tokio::select! {
+            biased;
+            interrupt = self.sources.next() => Err(Stumble::Interrupted(interrupt)),
+            made = self.core.make(step) => made,
+        };
+        if let Some(events) = self.core.vmm_events.take() {
+            self.sources.listen_to(Some(events));
+        }
+        match &made {
+            Ok(()) => self.core.journal.step(step, StepPhase::Done, None),
+            Err(stumble) => self.core.journal.step(step, StepPhase::Failed, Some(stumble.to_string())),
+        }
+        made?;
+        self.hold(step, Edge::After).await
+    }
+
+    async fn hold(&mut self, step: BootStep, edge: Edge) -> Result<(), Stumble> {
+        let passed = self.fault_point.pass(step, edge, &mut self.core.journal).await;
+        passed.map_err(|error| Stumble::Failed(format!("the fault point: {error}")))
+    }
+
+    /// Why this stumble is answered with a cold boot, if it is: a restore went wrong and nobody wants an end.
+    fn fall_back_cause(&self, step: BootStep, stumble: &Stumble) -> Option<String> {
+        let restoring = matches!(self.core.intent.start, Start::Clone { .. })
+            && matches!(step, BootStep::LaunchVmm | BootStep::StartGuest | BootStep::AgentHello);
+        match stumble {
+            Stumble::Failed(error) if restoring => Some(error.clone()),
+            Stumble::Interrupted(Interrupt::Vmm(event)) if restoring => Some(format!("{event:?}")),
+            Stumble::Failed(_) | Stumble::Interrupted(_) | Stumble::NotOurs => None,
+        }
+    }
+
+    async fn fall_back(&mut self, cause: String) {
+        self.core.journal.note(JournalEntry::FellBack { cause: cause.clone() });
+        self.sources.listen_to(None);
+        self.core.undo_back_to(BootStep::LaunchVmm).await;
+        self.core.intent.start = Start::Boot;
+        self.core.fell_back = Some(cause);
+    }
+
+    async fn work(&mut self) -> Ending {
+        match self.core.intent.purpose.clone() {
+            Purpose::Workload { program, outputs, .. } => {
+                self.sources.set_deadline(self.core.program_deadline(program.timeout_ms));
+                self.watch_program(outputs).await
+            }
+            Purpose::Template { directory, warm_up, .. } => {
+                let (Some(vmm), Some(link), Some(log)) =
+                    (self.core.vmm.as_mut(), self.core.link.take(), self.core.output.as_mut())
+                else {
+                    return unbooted();
+                };
+                let rest = (&mut self.sources, log, &mut self.core.journal);
+                template::make(vmm, link, warm_up.as_ref(), &directory, rest).await
+            }
+            Purpose::Canary => {
+                Ending::new(Outcome::Completed, DeathCause::Stopped, "the canary's agent answered")
+            }
+        }
+    }
+
+    async fn watch_program(&mut self, outputs: bool) -> Ending {
+        let (Some(running), Some(link), Some(log)) =
+            (self.core.program.take(), self.core.link.as_mut(), self.core.output.as_mut())
+        else {
+            return unbooted();
+        };
+        let ended = running.watch(link, &mut self.sources, log).await;
+        self.core.timings.exec = Some(clock::millis(ended.took));
+        let end = JournalEntry::Program {
+            phase: "ended".to_owned(),
+            detail: Some(ended.ending.outcome.to_string()),
+        };
+        self.core.journal.note(end);
+        if outputs && ended.guest_alive {
+            let said = program::fetch_outputs(link, &mut self.sources, &self.core.evidence.outputs()).await;
+            self.core.journal.note(JournalEntry::Program { phase: "outputs".to_owned(), detail: Some(said) });
+        }
+        ended.ending
+    }
+}
+
+fn stumbled(step: BootStep, stumble: &Stumble) -> Ending {
+    let phase = if step > BootStep::Publish { Phase::Running } else { Phase::Booting(step) };
+    match stumble {
+        Stumble::Failed(error) => Ending::step_failed(step, error.clone()),
+        Stumble::Interrupted(interrupt) => interrupted(phase, interrupt),
+        Stumble::NotOurs => Ending::step_failed(step, "the row is owned by another".to_owned()),
+    }
+}
+
+/// The boot said it was done and left out a part: ours to mend, and never a success.
+fn unbooted() -> Ending {
+    let cause = "the boot ended without everything it must make".to_owned();
+    Ending::new(Outcome::Lost { cause: cause.clone() }, DeathCause::Unknown, cause)
+}

@@ -1,0 +1,112 @@
+//! The launcher: makes the cgroup and the namespaces, puts the runner into them, tells it who it is, leaves.
+//!
+//! It exists because only a process outside a PID namespace can see what its PID 1 is called out there. The
+//! runner has no effect before it has read its identity, so a launcher that dies anywhere leaves nothing but
+//! (perhaps) an empty cgroup, which is found by its name.
+
+use crate::arguments::Order;
+use outlast_machine::cgroup::{CgroupError, Hierarchy, IncarnationCgroup};
+use outlast_machine::namespace::{self, NamespaceError};
+use outlast_machine::process::{self, ProcessError};
+use outlast_model::timeout;
+use rustix::io::FdFlags;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::{Child, Command};
+use thiserror::Error;
+
+/// Why no runner could be launched. Whatever was made until then is gone or empty.
+#[derive(Debug, Error)]
+pub(crate) enum LaunchError {
+    /// The cgroup.
+    #[error("cannot make the incarnation's cgroup")]
+    Cgroup(#[source] CgroupError),
+    /// The namespaces.
+    #[error("cannot make namespaces")]
+    Namespace(#[source] NamespaceError),
+    /// The pipe to the runner.
+    #[error("cannot make a pipe to the runner")]
+    Pipe(#[source] io::Error),
+    /// Starting the runner.
+    #[error("cannot start the runner")]
+    Spawn(#[source] io::Error),
+    /// Reading who the runner is.
+    #[error("cannot tell who the runner is")]
+    Identity(#[source] ProcessError),
+    /// Telling it.
+    #[error("cannot tell the runner who it is")]
+    Tell(#[source] io::Error),
+}
+
+/// Launches the runner of an incarnation and returns as soon as it knows who it is.
+pub(crate) fn launch(order: &Order) -> Result<(), LaunchError> {
+    // Already the leader of a session when the caller saw to it; that is as good.
+    let _ = rustix::process::setsid();
+    let hierarchy = Hierarchy::detect().map_err(LaunchError::Cgroup)?;
+    let cgroup =
+        IncarnationCgroup::create(&hierarchy, order.store, order.incarnation).map_err(LaunchError::Cgroup)?;
+    let launched = start_runner(order).and_then(|runner| adopt(&cgroup, runner));
+    if launched.is_err() {
+        // What cannot be removed now is found by its name later.
+        let _ = cgroup.remove(timeout::DEATH);
+    }
+    launched
+}
+
+/// Moves the runner out of the cgroup of whoever asked for it, whose end must not take it along. Moving takes
+/// the kernel several milliseconds, so it happens while the runner works.
+fn adopt(cgroup: &IncarnationCgroup, mut runner: Child) -> Result<(), LaunchError> {
+    let adopted = cgroup.adopt_runner(runner.id()).map_err(LaunchError::Cgroup);
+    if adopted.is_err() {
+        // Our own child, not waited for: its pid is still its own.
+        let _ = runner.kill();
+        let _ = runner.wait();
+    }
+    adopted
+}
+
+fn start_runner(order: &Order) -> Result<Child, LaunchError> {
+    let (read, write) = pipe().map_err(LaunchError::Pipe)?;
+    namespace::unshare_for_runner().map_err(LaunchError::Namespace)?;
+    let child = spawn(order, &read).map_err(LaunchError::Spawn)?;
+    drop(read);
+    // A child that died already gives an error here, and end of file to nobody.
+    let identity = process::identity_of(child.id()).map_err(LaunchError::Identity)?;
+    let mut line = serde_json::to_vec(&identity).expect("an identity is plain data");
+    line.push(b'\n');
+    File::from(write).write_all(&line).map_err(LaunchError::Tell)?;
+    Ok(child)
+}
+
+/// The read end is inherited by the runner, the write end is not.
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    rustix::io::fcntl_setfd(read.as_fd(), FdFlags::empty())?;
+    Ok((read, write))
+}
+
+fn spawn(order: &Order, identity: &OwnedFd) -> io::Result<Child> {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg("run")
+        .arg("--home")
+        .arg(order.places.home())
+        .arg("--run")
+        .arg(order.places.run())
+        .arg("--library")
+        .arg(order.places.library().path())
+        .args(["--store", &order.store.to_string()])
+        .args(["--incarnation", &order.incarnation.to_string()])
+        .args(["--identity-fd", &identity.as_raw_fd().to_string()])
+        // The runner needs nothing of anyone's environment; what it needs is in the intent.
+        .env_clear()
+        .current_dir("/");
+    if let Some(lease) = order.lease {
+        command.args(["--lease-fd", &lease.to_string()]);
+    }
+    if let Some(backtrace) = std::env::var_os("RUST_BACKTRACE") {
+        command.env("RUST_BACKTRACE", backtrace);
+    }
+    command.spawn()
+}

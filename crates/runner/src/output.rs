@@ -1,0 +1,119 @@
+//! Keeps what a program writes, on the host's disk, before anybody sees it.
+//!
+//! The log is appended as data arrives and synced once, before the outcome is written. Output beyond the
+//! limit is counted and dropped, and the log says so; the program is never stopped for it.
+
+use crate::clock;
+use outlast_wire::output_log::{MAGIC, Record, Stream};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// An output log being written.
+#[derive(Debug)]
+pub(crate) struct OutputLog {
+    file: File,
+    length: u64,
+    room: u64,
+    stdout: u64,
+    stderr: u64,
+    dropped: u64,
+}
+
+impl OutputLog {
+    /// Makes the log; `limit` is how many bytes of output are kept, both streams together.
+    pub(crate) fn create(path: &Path, limit: u64) -> io::Result<Self> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(MAGIC)?;
+        Ok(Self { file, length: MAGIC.len() as u64, room: limit, stdout: 0, stderr: 0, dropped: 0 })
+    }
+
+    /// Keeps bytes the program wrote, as far as there is room.
+    pub(crate) fn append(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
+        let room = usize::try_from(self.room).unwrap_or(usize::MAX);
+        // Once something was dropped nothing later is kept: a gap in the middle would be a lie.
+        let kept = if self.dropped > 0 { 0 } else { bytes.len().min(room) };
+        self.dropped += (bytes.len() - kept) as u64;
+        if kept == 0 {
+            return Ok(());
+        }
+        let offset = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        let record = Record::Data {
+            stream,
+            unix_ns: clock::unix_ns(),
+            offset: *offset,
+            bytes: bytes[..kept].to_vec(),
+        };
+        *offset += kept as u64;
+        self.room -= kept as u64;
+        self.write(&record)
+    }
+
+    /// Marks what was dropped and syncs. Returns the log's length and how many bytes were dropped.
+    pub(crate) fn finish(mut self) -> io::Result<(u64, u64)> {
+        if self.dropped > 0 {
+            self.write(&Record::Truncated { unix_ns: clock::unix_ns(), dropped: self.dropped })?;
+        }
+        if self.length > MAGIC.len() as u64 {
+            self.file.sync_data()?;
+        }
+        Ok((self.length, self.dropped))
+    }
+
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        let bytes = record.encode();
+        self.file.write_all(&bytes)?;
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outlast_wire::output_log::OutputLogReader;
+
+    fn records(path: &Path) -> Vec<Record> {
+        let mut reader = OutputLogReader::new();
+        reader.push(&std::fs::read(path).unwrap());
+        std::iter::from_fn(|| reader.next_record().unwrap()).collect()
+    }
+
+    #[test]
+    fn output_over_the_limit_is_counted_and_marked_once_at_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("output.log");
+        let mut log = OutputLog::create(&path, 5).unwrap();
+        log.append(Stream::Stdout, b"abc").unwrap();
+        log.append(Stream::Stderr, b"defg").unwrap();
+        log.append(Stream::Stdout, b"h").unwrap();
+        let (length, dropped) = log.finish().unwrap();
+        assert_eq!(dropped, 3);
+        assert_eq!(length, std::fs::metadata(&path).unwrap().len());
+        let kept: Vec<_> = records(&path)
+            .into_iter()
+            .map(|record| match record {
+                Record::Data { stream, offset, bytes, .. } => (Some(stream), offset, bytes),
+                Record::Truncated { dropped, .. } => (None, dropped, Vec::new()),
+            })
+            .collect();
+        let expected = vec![
+            (Some(Stream::Stdout), 0, b"abc".to_vec()),
+            (Some(Stream::Stderr), 0, b"de".to_vec()),
+            (None, 3, Vec::new()),
+        ];
+        assert_eq!(kept, expected);
+    }
+
+    #[test]
+    fn a_log_is_never_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("output.log");
+        OutputLog::create(&path, 5).unwrap();
+        assert!(OutputLog::create(&path, 5).is_err());
+    }
+}

@@ -1,0 +1,189 @@
+//! Runs the program of a workload and watches it to its end.
+//!
+//! One loop, two sources: the guest link, and everything else ([`Sources`]). The first event that means an
+//! end wins.
+
+use crate::clock;
+use crate::decision::{self, Ending, Phase};
+use crate::event::{Interrupt, Sources};
+use crate::handback;
+use crate::link::{BACKLOG, Link, LinkError};
+use crate::output::OutputLog;
+use outlast_model::timeout;
+use outlast_wire::guest::{Exec, Exited, GuestMessage, HostMessage, MAX_CHUNK, Output, Refused, StdinData};
+use outlast_wire::intent::Program;
+use outlast_wire::output_log::Stream;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::time::Instant;
+
+/// The program could not be started; it never ran.
+#[derive(Debug, Error)]
+pub(crate) enum StartError {
+    /// The link, or the agent's refusal (no such program, not executable).
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// Its standard input.
+    #[error("cannot read the program's standard input")]
+    Stdin(#[source] io::Error),
+}
+
+/// A program that runs in the guest.
+#[derive(Debug)]
+pub(crate) struct Running {
+    stream: u32,
+    started: Instant,
+    stdin: Option<File>,
+    credit: usize,
+}
+
+/// How it ended, and what can still be said of it.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// The ending.
+    pub(crate) ending: Ending,
+    /// From start to end, as the host saw it.
+    pub(crate) took: Duration,
+    /// Whether the guest is still there to be asked for files.
+    pub(crate) guest_alive: bool,
+}
+
+/// Sends the program and waits until the agent has started it.
+pub(crate) async fn start(
+    link: &mut Link,
+    program: &Program,
+    stdin: Option<&Path>,
+) -> Result<Running, StartError> {
+    let stdin = stdin.map(File::open).transpose().map_err(StartError::Stdin)?;
+    let margin = u64::try_from(timeout::AGENT_DEADLINE_MARGIN.as_millis()).unwrap_or(0);
+    let stream = link.open_stream();
+    let exec = Exec {
+        argv: program.argv.clone(),
+        env: program.env.clone(),
+        cwd: program.cwd.clone(),
+        uid: program.uid,
+        gid: program.gid,
+        memory_max: program.memory_max,
+        pids_max: program.pids_max,
+        deadline_ms: program.timeout_ms.saturating_add(margin),
+        stdin: stdin.is_some(),
+    };
+    link.queue(stream, HostMessage::Exec(exec))?;
+    match link.answer("start program", stream).await? {
+        GuestMessage::Started(_) => Ok(Running { stream, started: Instant::now(), stdin, credit: 0 }),
+        _ => Err(LinkError::Unexpected { request: "start program" }.into()),
+    }
+}
+
+impl Running {
+    /// When the agent had started it, on the host's clock.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Watches it to its end. The deadline of `sources` must be the program's.
+    pub(crate) async fn watch(
+        mut self,
+        link: &mut Link,
+        sources: &mut Sources,
+        log: &mut OutputLog,
+    ) -> Ended {
+        loop {
+            if let Err(error) = self.feed_stdin(link) {
+                tracing::debug!(%error, "the program's standard input");
+            }
+            let interrupt = tokio::select! {
+                // Order matters: a guest that floods the link must not outshout a deadline or a kill.
+                biased;
+                interrupt = sources.next() => interrupt,
+                message = link.next() => match message {
+                    Ok((stream, message)) if stream == self.stream => match self.hear(message, log) {
+                        Heard::More => continue,
+                        Heard::End(exited) => return self.ended(decision::exited(&exited), true),
+                        Heard::Interrupt(interrupt) => interrupt,
+                    },
+                    // A stream nobody asked for: a hostile guest may say what it likes.
+                    Ok(_) => continue,
+                    Err(error) => sources.explain(Interrupt::LinkLost(error.to_string())).await,
+                },
+            };
+            return self.ended(decision::interrupted(Phase::Running, &interrupt), false);
+        }
+    }
+
+    fn ended(self, ending: Ending, guest_alive: bool) -> Ended {
+        Ended { ending, took: self.started.elapsed(), guest_alive }
+    }
+
+    fn hear(&mut self, message: GuestMessage, log: &mut OutputLog) -> Heard {
+        match message {
+            GuestMessage::Output(output) => keep(&output, log),
+            GuestMessage::Credit(more) => {
+                self.credit = self.credit.saturating_add(more.bytes as usize);
+                Heard::More
+            }
+            GuestMessage::Exited(exited) => Heard::End(exited),
+            GuestMessage::Refused(Refused { operation, cause, .. }) => {
+                let cause = format!("the agent gave the program up: {operation}: {cause}");
+                Heard::Interrupt(Interrupt::LinkLost(cause))
+            }
+            // Nothing else belongs on a program's stream; a hostile guest may say it all the same.
+            _ => Heard::More,
+        }
+    }
+
+    /// Sends as much of standard input as the guest has given credit for.
+    fn feed_stdin(&mut self, link: &mut Link) -> Result<(), StartError> {
+        while self.credit > 0 && link.backlog() < BACKLOG {
+            let Some(file) = &mut self.stdin else { return Ok(()) };
+            let mut data = vec![0; MAX_CHUNK.min(self.credit)];
+            // A file that cannot be read any further ends there; the program sees end of file.
+            let count = file.read(&mut data).unwrap_or(0);
+            data.truncate(count);
+            self.credit -= count;
+            let last = count == 0;
+            link.queue(self.stream, HostMessage::StdinData(StdinData { data, last }))?;
+            if last {
+                self.stdin = None;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a message on the program's stream means.
+enum Heard {
+    More,
+    End(Exited),
+    Interrupt(Interrupt),
+}
+
+fn keep(output: &Output, log: &mut OutputLog) -> Heard {
+    let stream = if output.descriptor == 2 { Stream::Stderr } else { Stream::Stdout };
+    match log.append(stream, &output.data) {
+        Ok(()) => Heard::More,
+        Err(error) => Heard::Interrupt(Interrupt::OutputNotKept(error.to_string())),
+    }
+}
+
+/// Fetches the files the program left. Whatever happens meanwhile, the outcome is already decided.
+/// Returns a sentence for the journal.
+pub(crate) async fn fetch_outputs(link: &mut Link, sources: &mut Sources, target: &Path) -> String {
+    sources.set_deadline(Instant::now() + timeout::OUTPUTS);
+    tokio::select! {
+        biased;
+        interrupt = sources.next() => format!("not handed back: {interrupt:?}"),
+        fetched = handback::fetch(link, target) => match fetched {
+            Ok((files, bytes)) => format!("handed back {files} files, {bytes} bytes"),
+            Err(error) => format!("not handed back: {error}"),
+        },
+    }
+}
+
+/// The time since the request was accepted, in milliseconds; a wall clock stepped back gives zero.
+pub(crate) fn since_request(requested_unix_ns: u64) -> f64 {
+    clock::millis(Duration::from_nanos(clock::unix_ns().saturating_sub(requested_unix_ns)))
+}

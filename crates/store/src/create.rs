@@ -1,0 +1,138 @@
+//! The birth of a database: built beside its place, synced, and moved into it whole.
+//!
+//! ```text
+//!   sweep older attempts ─► build .NAME.new-ID ─► sync ─► rename, unless the name is taken ─► sync directory
+//! ```
+//!
+//! So there is never half a store, an empty file is never taken for a new one, and two processes that create at
+//! the same time end with one store. Whoever sweeps may remove another's attempt; that one starts again or finds
+//! the place taken. The last to sweep sweeps before it builds, so at least one attempt arrives.
+
+use crate::connection::failed_on;
+use crate::error::{Fault, StoreError};
+use crate::{place, schema};
+use outlast_model::StoreId;
+use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{CWD, RenameFlags};
+use rustix::rand::GetRandomFlags;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// More than this many processes that create and sweep at once are not to be expected.
+const ATTEMPTS: u32 = 16;
+
+/// Puts a new database at `path`, unless there is one by then.
+pub(crate) fn create(path: &Path, migrations: &[&str]) -> Result<(), StoreError> {
+    for _ in 0..ATTEMPTS {
+        match attempt(path, migrations)? {
+            Published::Yes | Published::PlaceTaken => return Ok(()),
+            Published::Swept => {}
+        }
+    }
+    Err(StoreError::Create { path: path.to_owned(), source: ErrorKind::ResourceBusy.into() })
+}
+
+enum Published {
+    Yes,
+    PlaceTaken,
+    Swept,
+}
+
+fn attempt(path: &Path, migrations: &[&str]) -> Result<Published, StoreError> {
+    let failed = |source| StoreError::Create { path: path.to_owned(), source };
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(StoreError::BadPath { path: path.to_owned() });
+    };
+    let prefix = format!(".{}.new-", name.to_string_lossy());
+    sweep(directory, &prefix).map_err(failed)?;
+    let id = new_id().map_err(failed)?;
+    let beside = directory.join(format!("{prefix}{id}"));
+    let built = build(&beside, id, migrations);
+    match built.and_then(|()| publish(&beside, path).map_err(failed)) {
+        Ok(Published::Yes) => Ok(Published::Yes),
+        // Whatever failed on a file that somebody swept away is no failure of ours.
+        Ok(Published::Swept) => Ok(Published::Swept),
+        Err(_) if !beside.exists() && !path.exists() => Ok(Published::Swept),
+        Ok(Published::PlaceTaken) => {
+            remove_attempt(&beside).map_err(failed)?;
+            Ok(Published::PlaceTaken)
+        }
+        Err(error) => {
+            // The first failure is the one worth telling; what is left here is swept by the next attempt.
+            let _ = remove_attempt(&beside);
+            Err(error)
+        }
+    }
+}
+
+fn publish(beside: &Path, path: &Path) -> io::Result<Published> {
+    match rustix::fs::renameat_with(CWD, beside, CWD, path, RenameFlags::NOREPLACE) {
+        Ok(()) => {
+            if let Some(directory) = path.parent() {
+                place::sync_directory(directory)?;
+            }
+            Ok(Published::Yes)
+        }
+        Err(rustix::io::Errno::EXIST) => Ok(Published::PlaceTaken),
+        Err(rustix::io::Errno::NOENT) => Ok(Published::Swept),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn build(beside: &Path, id: StoreId, migrations: &[&str]) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Create { path: beside.to_owned(), source };
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside).map_err(failed)?;
+    // The umask may have taken bits from the mode.
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
+    drop(file);
+    fill(beside, id, migrations).map_err(|fault| failed_on(beside, "create the store", fault))?;
+    // SQLite did not sync anything: one sync of the whole file is enough before it gets its name.
+    File::open(beside).and_then(|file| file.sync_all()).map_err(failed)
+}
+
+fn fill(beside: &Path, id: StoreId, migrations: &[&str]) -> Result<(), Fault> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(beside, flags)?;
+    connection.execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;")?;
+    schema::found(&connection, id, migrations)?;
+    connection.execute_batch("PRAGMA journal_mode = WAL;")?;
+    // Order matters: closing removes the log and its index, so that the one file is the whole database.
+    connection.close().map_err(|(_, error)| error)?;
+    Ok(())
+}
+
+fn sweep(directory: &Path, prefix: &str) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix)) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_attempt(beside: &Path) -> io::Result<()> {
+    place::companions(beside).iter().map(PathBuf::as_path).chain([beside]).try_for_each(remove)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+fn new_id() -> io::Result<StoreId> {
+    let mut random = [0; 16];
+    let filled = rustix::rand::getrandom(&mut random, GetRandomFlags::empty())?;
+    // getrandom(2) returns as many bytes as were asked for, up to 256.
+    if filled < random.len() {
+        return Err(io::Error::from(ErrorKind::UnexpectedEof));
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
+    let ms = u64::try_from(now.as_millis()).map_err(io::Error::other)?;
+    Ok(StoreId::from_parts(ms, u128::from_ne_bytes(random)))
+}

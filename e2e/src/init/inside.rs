@@ -1,0 +1,58 @@
+//! The inner half: PID 1. Makes the world the test sees, starts it, reaps every orphan until it ends.
+
+use super::cgroup::Cgroups;
+use super::{INSIDE, code_of};
+use anyhow::{Context as _, bail};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, wait};
+use rustix::thread::UnshareFlags;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+
+/// Builds the inside, runs the program and returns its exit code. Leaving ends everything that still runs.
+///
+/// # Errors
+/// When a part of the inside cannot be made; the program has not been started then.
+pub(super) fn main(arguments: &[OsString]) -> anyhow::Result<u8> {
+    let [cgroups, program, rest @ ..] = arguments else { bail!("this role is not for people") };
+    // A dead `outside` means that nobody waits for us; then nothing of the test may go on.
+    set_parent_process_death_signal(Some(Signal::KILL)).context("ask for a signal when the parent dies")?;
+    build(&Cgroups::named(cgroups))?;
+    let child = Command::new(program).args(rest).env(INSIDE, "1").spawn();
+    let child = child.with_context(|| format!("start {}", Path::new(program).display()))?;
+    reap_until(Pid::from_child(&child))
+}
+
+fn build(cgroups: &Cgroups) -> anyhow::Result<()> {
+    cgroups.join().context("join the test's cgroups")?;
+    let namespaces = UnshareFlags::NEWNS
+        | UnshareFlags::NEWNET
+        | UnshareFlags::NEWIPC
+        | UnshareFlags::NEWUTS
+        | UnshareFlags::NEWCGROUP;
+    #[expect(deprecated, reason = "the sound subset: no CLONE_FILES, and this process has one thread")]
+    rustix::thread::unshare(namespaces).context("make the test's namespaces")?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .context("make mounts private")?;
+    let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("proc", "/proc", "proc", plain, None).context("mount /proc")?;
+    // System V segments and shared memory of the host are not the test's.
+    mount("tmpfs", "/dev/shm", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, None)
+        .context("mount /dev/shm")?;
+    cgroups.become_root().context("make the test's cgroup the root it sees")
+}
+
+/// Waits for every child there is, ours and the orphans', until `test` ends.
+fn reap_until(test: Pid) -> anyhow::Result<u8> {
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == test => {
+                return Ok(code_of(status.exit_status(), status.terminating_signal()));
+            }
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error).context("wait for the test"),
+        }
+    }
+}

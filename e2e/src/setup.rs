@@ -1,0 +1,76 @@
+//! What a test wants its lab to be like, and the way into it.
+
+use crate::entry::alone;
+use crate::lab::Lab;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// How a lab is to be. The default is a fresh home on disk and the shared library.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    pub(crate) own_library: Option<Vec<&'static str>>,
+    pub(crate) marked: bool,
+    pub(crate) home_size: Option<&'static str>,
+    pub(crate) audit_will_break: bool,
+}
+
+impl Setup {
+    /// A fresh home on disk and the shared library.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With a library of its own, whose templates may be damaged; images and VMM are the shared ones.
+    #[must_use]
+    pub fn own_library(self) -> Self {
+        self.library_with_only(&crate::library::IMMUTABLE)
+    }
+
+    /// With a library of its own that has only these parts of the shared one.
+    #[must_use]
+    pub fn library_with_only(mut self, parts: &[&'static str]) -> Self {
+        self.own_library = Some(parts.to_vec());
+        self
+    }
+
+    /// With the mark that lets fault points be honoured.
+    #[must_use]
+    pub fn marked_for_proofs(mut self) -> Self {
+        self.marked = true;
+        self
+    }
+
+    /// With the home on a file system of this size: `32m`.
+    #[must_use]
+    pub fn home_of_size(mut self, size: &'static str) -> Self {
+        self.home_size = Some(size);
+        self
+    }
+
+    /// The test breaks the audit chain on purpose, so that the end does not look at it.
+    #[must_use]
+    pub fn audit_will_break(mut self) -> Self {
+        self.audit_will_break = true;
+        self
+    }
+
+    /// Runs the test in such a lab.
+    #[track_caller]
+    pub fn run(self, body: impl FnOnce(&Lab)) {
+        alone(|| {
+            let lab = Lab::open(&self);
+            match catch_unwind(AssertUnwindSafe(|| body(&lab))) {
+                Ok(()) => lab.finish(),
+                Err(panic) => {
+                    lab.abandon();
+                    resume_unwind(panic);
+                }
+            }
+        });
+    }
+}
+
+/// Runs a test in the default lab.
+#[track_caller]
+pub fn on_lab(body: impl FnOnce(&Lab)) {
+    Setup::new().run(body);
+}

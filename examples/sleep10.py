@@ -1,0 +1,5 @@
+import time
+
+print("going to sleep for ten seconds")
+time.sleep(10)
+print("awake again")
