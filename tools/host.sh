@@ -1,4 +1,6 @@
-# What outlast needs of a host, in one place. Sourced by quickstart, check and bench; does nothing by itself.
+# shellcheck shell=bash
+# What outlast needs of a host, in one place. Sourced by quickstart, check and bench, which set $root; does nothing
+# by itself.
 #
 # Everything here says on standard error what it does; standard output belongs to the script.
 
@@ -51,7 +53,7 @@ need_packages() {
 }
 
 # The three programs. Cargo's own progress goes to standard error.
-build_release() { (cd "$root" && cargo build --release --locked -p outlast-cli -p outlast-runner -p outlast-agent); }
+build_release() { (cd "$root" && cargo build --release --locked -p outlast -p outlast-runner -p outlast-agent); }
 
 # need_image NAME...: builds what is not there, or not whole.
 need_image() {

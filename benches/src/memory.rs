@@ -27,7 +27,11 @@ fn parse(text: &str) -> Option<Memory> {
         let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
         Some(kib / 1024.0)
     };
-    Some(Memory { rss: mib("Rss")?, pss: mib("Pss")?, private: mib("Private_Clean")? + mib("Private_Dirty")? })
+    Some(Memory {
+        rss: mib("Rss")?,
+        pss: mib("Pss")?,
+        private: mib("Private_Clean")? + mib("Private_Dirty")?,
+    })
 }
 
 #[cfg(test)]

@@ -33,7 +33,8 @@ fn unescaped(field: &str) -> String {
 
 /// The path, through the mounts of `ours`, of what `mount` shows.
 pub(crate) fn path_of(mount: &Mount, ours: &[Mount]) -> Option<PathBuf> {
-    let holds = |candidate: &&Mount| candidate.device == mount.device && mount.root.starts_with(&candidate.root);
+    let holds =
+        |candidate: &&Mount| candidate.device == mount.device && mount.root.starts_with(&candidate.root);
     let nearest = ours.iter().filter(holds).max_by_key(|candidate| candidate.root.components().count())?;
     let below = mount.root.strip_prefix(&nearest.root).ok()?;
     Some(if below == Path::new("") { nearest.point.clone() } else { nearest.point.join(below) })
@@ -53,7 +54,10 @@ mod tests {
     fn a_bound_file_is_found_through_the_mount_that_holds_its_file_system() {
         let ours = parse(OURS);
         let bound = parse("40 39 254:0 /var/lib/x /vm/rootfs ro - ext4 /dev/vda rw\n").remove(0);
-        assert_eq!((bound.point.as_path(), path_of(&bound, &ours)), (Path::new("/vm/rootfs"), Some("/var/lib/x".into())));
+        assert_eq!(
+            (bound.point.as_path(), path_of(&bound, &ours)),
+            (Path::new("/vm/rootfs"), Some("/var/lib/x".into()))
+        );
         let bound = parse("40 39 254:9 /sub/y /vm/y ro - ext4 /dev/vdb rw\n").remove(0);
         assert_eq!(path_of(&bound, &ours), Some("/mnt/a b/y".into()));
     }

@@ -2,8 +2,9 @@
 
 use crate::clock;
 use anyhow::{Context as _, bail, ensure};
+use outlast_prove::{Inventory, Item, Scope};
 use outlast_wire::journal::Journal;
-use outlast_wire::paths::{Evidence, Library};
+use outlast_wire::paths::{Evidence, Library, Places};
 use outlast_wire::view::{RunView, WorkloadView};
 use std::ffi::OsStr;
 use std::fs;
@@ -17,6 +18,9 @@ use std::time::{Duration, Instant};
 const RUNNING_WITHIN: Duration = Duration::from_secs(360);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// A program that sleeps, in the home.
+const SLEEP: &str = "sleep.py";
 
 /// The product and where it keeps its things.
 #[derive(Debug)]
@@ -101,9 +105,22 @@ impl Product {
         Ok(Journal::parse(&bytes))
     }
 
+    /// What lies in home and run directory beside what is kept. Must be nothing once nothing runs: speed that
+    /// leaves things behind is not the speed that was promised.
+    pub(crate) fn litter(&self) -> anyhow::Result<Vec<String>> {
+        let places = Places::new(self.home.clone(), self.home.join("run"), self.library.clone());
+        let inventory = Inventory::take(&Scope::new().with_places(&places))?;
+        let sleep = self.home.join(SLEEP);
+        let left = |item: &&Item| {
+            matches!(item, Item::Directory { .. } | Item::Special { .. })
+                || matches!(item, Item::File { path, .. } if *path != sleep)
+        };
+        Ok(inventory.items().filter(left).map(|item| format!("{item:?}")).collect())
+    }
+
     /// A Python file in the home that sleeps for a long time.
     fn sleeping_file(&self) -> anyhow::Result<PathBuf> {
-        let path = self.home.join("sleep.py");
+        let path = self.home.join(SLEEP);
         fs::File::create(&path)?.write_all(b"import time\ntime.sleep(3600)\n")?;
         Ok(path)
     }
@@ -119,7 +136,8 @@ impl Product {
     /// The same with somebody waiting for it, whose death would end it.
     pub(crate) fn start_attended(&self, key: &str) -> anyhow::Result<(Child, Sleeper)> {
         let mut command = self.command(["run", "--json", "--timeout", "3600s", "--idempotency-key", key]);
-        let mut child = command.arg(self.sleeping_file()?).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let mut child =
+            command.arg(self.sleeping_file()?).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let found = self.newest(key).and_then(|id| self.wait_until_it_runs(&id));
         if found.is_err() {
             let _ = child.kill();
@@ -160,7 +178,8 @@ impl Drop for Product {
     /// A net: whatever still runs ends, and the home goes.
     fn drop(&mut self) {
         let listed = self.command(["ps", "--json"]).output().ok();
-        let views = listed.and_then(|output| serde_json::from_slice::<Vec<WorkloadView>>(&output.stdout).ok());
+        let views =
+            listed.and_then(|output| serde_json::from_slice::<Vec<WorkloadView>>(&output.stdout).ok());
         for view in views.unwrap_or_default() {
             if let Err(error) = self.kill(&view.id) {
                 eprintln!("{} still runs: {error:#}", view.id);

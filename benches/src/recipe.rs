@@ -98,13 +98,15 @@ impl Recipe {
     }
 
     /// The value behind an option, the first time it stands there.
-    pub(crate) fn option(&self, name: &str) -> Option<&str> {
+    pub(crate) fn option<'a>(&'a self, name: &'a str) -> Option<&'a str> {
         self.options(name).next().map(|(_, value)| value)
     }
 
     fn options<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (usize, &'a str)> {
         let pairs = self.arguments.iter().zip(self.arguments.iter().skip(1)).enumerate();
-        pairs.filter(move |(_, (option, _))| *option == name).map(|(index, (_, value))| (index + 1, value.as_str()))
+        pairs
+            .filter(move |(_, (option, _))| *option == name)
+            .map(|(index, (_, value))| (index + 1, value.as_str()))
     }
 
     /// The descriptors it inherits, in the order of the command line.
@@ -137,7 +139,8 @@ impl Recipe {
 
     /// An argument that names a descriptor, with another number in its place.
     pub(crate) fn with_descriptor(&self, argument: usize, number: i32) -> String {
-        let part = |part: &str| if part.starts_with("fd=") { format!("fd={number}") } else { part.to_owned() };
+        let part =
+            |part: &str| if part.starts_with("fd=") { format!("fd={number}") } else { part.to_owned() };
         self.arguments[argument].split(',').map(part).collect::<Vec<_>>().join(",")
     }
 
@@ -193,7 +196,13 @@ mod tests {
 
     fn recipe(line: &str) -> Recipe {
         let arguments = line.split(' ').map(str::to_owned).collect();
-        Recipe { root: "/r".into(), program: "/usr/bin/qemu".into(), arguments, files: vec![], devices: vec![] }
+        Recipe {
+            root: "/r".into(),
+            program: "/usr/bin/qemu".into(),
+            arguments,
+            files: vec![],
+            devices: vec![],
+        }
     }
 
     const LINE: &str = "-chardev socket,id=q,fd=5,server=on,wait=off -mon chardev=q,mode=control \

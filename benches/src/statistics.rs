@@ -65,13 +65,13 @@ mod tests {
         let hundred: Vec<f64> = (1..=100).rev().map(f64::from).collect();
         assert_eq!(of(&hundred), Summary { n: 100, min: 1.0, p50: 50.0, p95: 95.0, max: 100.0 });
         assert_eq!(of(&[4.0]), Summary { n: 1, min: 4.0, p50: 4.0, p95: 4.0, max: 4.0 });
-        assert_eq!(of(&[3.0, 1.0]).p50, 1.0);
+        assert_eq!(of(&[3.0, 1.0]), Summary { n: 2, min: 1.0, p50: 1.0, p95: 3.0, max: 3.0 });
     }
 
     #[test]
     fn thirty_values_have_their_p95_at_the_twenty_ninth() {
         let thirty: Vec<f64> = (1..=30).map(f64::from).collect();
-        assert_eq!(of(&thirty).p95, 29.0);
+        assert_eq!(of(&thirty), Summary { n: 30, min: 1.0, p50: 15.0, p95: 29.0, max: 30.0 });
     }
 
     #[test]

@@ -4,6 +4,9 @@ use crate::statistics::Series;
 use outlast_wire::journal::{Journal, JournalEntry, StepPhase};
 use std::collections::BTreeMap;
 
+/// The boot step after which a guest is certified.
+const CERTIFY: &str = "certify";
+
 /// Durations in milliseconds, by the name of the stretch, in the order of the first incarnation seen.
 #[derive(Debug, Default)]
 pub(crate) struct Timeline {
@@ -22,10 +25,16 @@ impl Timeline {
         }
     }
 
+    /// From the command to the certified guest, in milliseconds of wall clock.
+    pub(crate) fn certified(began_unix_ns: u64, journal: &Journal) -> Option<f64> {
+        let is_it = |entry: &JournalEntry| matches!(entry, JournalEntry::Step { step, phase: StepPhase::Done, .. } if step == CERTIFY);
+        let line = journal.lines.iter().find(|line| is_it(&line.entry))?;
+        Some(ms(began_unix_ns, line.unix_ns))
+    }
+
     /// Each stretch with its measurements, in order.
-    pub(crate) fn into_stretches(mut self) -> Vec<(String, Series)> {
-        let mut take = |name: String| self.stretches.remove(&name).map(|series| (name, series));
-        self.order.drain(..).filter_map(&mut take).collect()
+    pub(crate) fn stretches(&self) -> Vec<(&str, &Series)> {
+        self.order.iter().filter_map(|name| Some((name.as_str(), self.stretches.get(name)?))).collect()
     }
 }
 
@@ -39,7 +48,9 @@ fn stretches(began_unix_ns: u64, journal: &Journal) -> Vec<(String, f64)> {
     }
     for line in &journal.lines {
         match &line.entry {
-            JournalEntry::Step { step, phase: StepPhase::Begin, .. } => begun = Some((step, line.monotonic_ns)),
+            JournalEntry::Step { step, phase: StepPhase::Begin, .. } => {
+                begun = Some((step, line.monotonic_ns));
+            }
             JournalEntry::Step { step, phase: StepPhase::Done, .. } => {
                 if let Some((_, since)) = begun.take().filter(|(name, _)| name == step) {
                     found.push((step.clone(), ms(since, line.monotonic_ns)));
@@ -101,8 +112,8 @@ mod tests {
         ];
         let mut timeline = Timeline::default();
         timeline.add(1_000_000_000, &Journal { lines, torn_at: None });
-        let found: Vec<(String, f64)> = timeline
-            .into_stretches()
+        let found: Vec<(&str, f64)> = timeline
+            .stretches()
             .into_iter()
             .map(|(name, series)| (name, series.summary().unwrap().p50))
             .collect();
@@ -112,6 +123,6 @@ mod tests {
             ("program", 30.0),
             ("program's end → last line", 5.0),
         ];
-        assert_eq!(found, wanted.map(|(name, ms)| (name.to_owned(), ms)));
+        assert_eq!(found, wanted);
     }
 }

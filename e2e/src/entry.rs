@@ -5,10 +5,12 @@
 //! binary that selected no test would exit with 0, too, and must not look like a pass.
 
 use crate::init::INSIDE;
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 /// Names the file that the inner run writes when the test's body has returned.
 const RECEIPT: &str = "OUTLAST_E2E_RECEIPT";
@@ -33,9 +35,15 @@ pub fn alone(body: impl FnOnce()) {
     fs::write(receipt, test_name()).expect("the receipt can be written");
 }
 
+/// A test may use several labs; its one inner run went through all of them.
+static RUN_ALREADY: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
 #[track_caller]
 fn run_again_inside() {
     let name = test_name();
+    if !RUN_ALREADY.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone()) {
+        return;
+    }
     let directory = tempfile::Builder::new().prefix("oer").tempdir().expect("a directory for the receipt");
     let receipt = directory.path().join("receipt");
     let this = env::current_exe().expect("a test knows its own program");

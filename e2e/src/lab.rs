@@ -37,7 +37,7 @@ pub struct Lab {
 impl Lab {
     /// Makes the home and takes the inventory.
     pub(crate) fn open(setup: &Setup) -> Self {
-        let binaries = program::directory();
+        let binaries = setup.binaries.clone().unwrap_or_else(program::directory);
         // Short names: the path of a Unix socket has at most 107 bytes.
         let directory =
             tempfile::Builder::new().prefix("oe").tempdir_in("/tmp").expect("a directory in /tmp");
@@ -216,6 +216,12 @@ impl Lab {
         paths.into_iter().map(Evidence::at).collect()
     }
 
+    /// The directories of the published templates, in the library this lab uses.
+    pub fn templates(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.places.library().templates()).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.join("manifest.json").exists()).collect()
+    }
+
     /// The inventory of everything this test could leave behind.
     pub fn inventory(&self) -> Inventory {
         Inventory::take(&self.scope()).expect("an inventory can be taken")
@@ -225,14 +231,11 @@ impl Lab {
         let library = self.places.library();
         let library = Tree::all(library.path());
         let library = if self.own_library {
-            // What a library is for is no leak; what is being made or was left half made is.
-            let kept = ["images", "kernels", "vmm", "boot", "canary", "verified", "templates"];
-            let with_all = |tree: Tree, name: &&str| tree.except(name).except(&format!("{name}/*"));
-            let library = kept.iter().fold(library, with_all);
-            library
-                .except("templates/*/manifest.json")
-                .except("templates/*/memory")
-                .except("templates/*/state")
+            // What a library is for is no leak; what is being made in it, or was left half made, is.
+            let kept = ["images", "kernels", "vmm", "boot", "canary", "verified"];
+            let with_all = |tree: Tree, name: &&str| tree.except(name).except(&format!("{name}/**"));
+            let templates = ["templates", "templates/*", "templates/*/*", "templates/.lock-*"];
+            templates.iter().fold(kept.iter().fold(library, with_all), |tree, name| tree.except(name))
         } else {
             let ids = self.incarnations().into_iter();
             let name = |evidence: Evidence| Some(evidence.path().file_name()?.to_str()?.to_owned());
@@ -270,19 +273,17 @@ impl Lab {
         self.outlast(&["doctor", "--json"]).json()
     }
 
-    /// Compares the end with the beginning, and removes the home.
-    pub(crate) fn finish(self) {
-        if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.judge())) {
-            self.abandon();
-            std::panic::resume_unwind(panic);
-        }
+    /// Removes the home.
+    pub(crate) fn close(self) {
         if self.tmpfs {
             unmount(self.places.home(), UnmountFlags::empty()).expect("nobody uses the home any more");
         }
         self.directory.close().expect("the lab's directory can be removed");
     }
 
-    fn judge(&self) {
+    /// Compares the end with the beginning.
+    #[track_caller]
+    pub(crate) fn judge(&self) {
         let open = || self.workloads().into_iter().filter(|view| view.outcome.is_none()).collect::<Vec<_>>();
         let over = within(ENDED_WITHIN, || open().is_empty().then_some(()));
         assert!(over.is_some(), "these workloads have no outcome: {:#?}", open());

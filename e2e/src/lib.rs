@@ -20,6 +20,7 @@ pub mod call;
 pub mod deadline;
 pub mod entry;
 mod evidence;
+pub mod file;
 pub mod init;
 pub mod lab;
 pub mod library;

@@ -3,6 +3,8 @@
 use crate::entry::alone;
 use crate::lab::Lab;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::thread;
 
 /// How a lab is to be. The default is a fresh home on disk and the shared library.
 #[derive(Debug, Clone, Default)]
@@ -11,6 +13,7 @@ pub struct Setup {
     pub(crate) marked: bool,
     pub(crate) home_size: Option<&'static str>,
     pub(crate) audit_will_break: bool,
+    pub(crate) binaries: Option<PathBuf>,
 }
 
 impl Setup {
@@ -53,19 +56,43 @@ impl Setup {
         self
     }
 
-    /// Runs the test in such a lab.
+    /// With the binaries of this directory: for tests of the harness itself, which judge it with a fake.
+    #[must_use]
+    pub fn binaries(mut self, directory: &Path) -> Self {
+        self.binaries = Some(directory.to_owned());
+        self
+    }
+
+    /// Runs the test in such a lab, in namespaces of its own. Panics when the body panics, or when the lab
+    /// is not at its end as it was at the beginning; the evidence is printed and kept then.
     #[track_caller]
     pub fn run(self, body: impl FnOnce(&Lab)) {
         alone(|| {
-            let lab = Lab::open(&self);
-            match catch_unwind(AssertUnwindSafe(|| body(&lab))) {
-                Ok(()) => lab.finish(),
-                Err(panic) => {
-                    lab.abandon();
-                    resume_unwind(panic);
-                }
+            if let Err(panic) = self.judged(body, Lab::abandon) {
+                resume_unwind(panic);
             }
         });
+    }
+
+    /// The same for who is in namespaces of its own already, and keeps nothing: a judgement of a judgement.
+    ///
+    /// # Errors
+    /// What the body, or the comparison at the end, panicked with.
+    pub fn verdict(self, body: impl FnOnce(&Lab)) -> thread::Result<()> {
+        self.judged(body, Lab::close)
+    }
+
+    fn judged(self, body: impl FnOnce(&Lab), when_red: impl FnOnce(Lab)) -> thread::Result<()> {
+        let lab = Lab::open(&self);
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            body(&lab);
+            lab.judge();
+        }));
+        match ended {
+            Ok(()) => lab.close(),
+            Err(_) => when_red(lab),
+        }
+        ended
     }
 }
 

@@ -15,7 +15,7 @@ fn exit_code_three_is_three_and_a_failure() {
 #[test]
 fn exit_code_zero_is_zero_and_completed() {
     on_lab(|lab| {
-        let view: RunView = lab.python("", &["--json"]).stdin("pass\n").run().expect_code(0).json();
+        let view: RunView = lab.python("pass\n", &["--json"]).run().expect_code(0).json();
         assert_eq!((view.outcome.kind.as_str(), view.outcome.exit_code), ("completed", Some(0)));
     });
 }
@@ -32,7 +32,10 @@ fn death_by_a_signal_is_128_and_the_signal() {
     on_lab(|lab| {
         let arguments = ["run", "--json", "--image", "base", "--", "sh", "-c", "kill -SEGV $$"];
         let view: RunView = lab.outlast(&arguments).expect_code(139).json();
-        assert_eq!((view.outcome.kind.as_str(), view.outcome.exit_code, view.outcome.signal), ("failed", None, Some(11)));
+        assert_eq!(
+            (view.outcome.kind.as_str(), view.outcome.exit_code, view.outcome.signal),
+            ("failed", None, Some(11))
+        );
         let term = lab.outlast(&["run", "--image", "base", "--", "sh", "-c", "kill -TERM $$"]);
         term.expect_code(143);
     });
@@ -51,7 +54,11 @@ fn a_program_that_kills_itself_with_kill_is_a_signal_and_not_a_kill_by_us() {
 fn a_program_beyond_its_memory_is_out_of_memory_and_the_guest_lives_to_say_so() {
     on_lab(|lab| {
         let code = "held = []\nwhile True:\n    held.append(bytearray(4 << 20))\n";
-        let view: RunView = lab.python(code, &["--json", "--memory", "128M", "--timeout", "120s"]).run().expect_code(137).json();
+        let view: RunView = lab
+            .python(code, &["--json", "--memory", "128M", "--timeout", "120s"])
+            .run()
+            .expect_code(137)
+            .json();
         assert_eq!(view.outcome.kind, "out_of_memory");
     });
 }
@@ -69,10 +76,11 @@ fn a_program_that_is_not_in_the_image_never_started_and_says_so() {
 #[test]
 fn standard_output_and_standard_error_stay_apart_and_whole() {
     on_lab(|lab| {
-        let code = "import sys\nfor i in range(200):\n    print('o', i)\n    print('e', i, file=sys.stderr)\n";
+        let code =
+            "import sys\nfor i in range(200):\n    print('o', i)\n    print('e', i, file=sys.stderr)\n";
         let output = lab.python(code, &[]).run();
         output.expect_code(0);
-        let lines = |letter: &str| (0..200).map(|i| format!("{letter} {i}\n")).collect::<String>();
+        let lines = |letter: &str| (0..200).fold(String::new(), |text, i| text + &format!("{letter} {i}\n"));
         output.expect_stdout(&lines("o"));
         // Human text of ours goes to standard error too, in whole lines around the program's.
         assert!(output.stderr_text().contains(&lines("e")), "{output}");

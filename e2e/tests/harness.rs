@@ -1,8 +1,9 @@
 //! The harness itself: isolation is real, orphans are reaped, and a leak or a lie makes a test red.
 
-use outlast_e2e::{alone, process, until};
+use outlast_e2e::{Lab, Setup, alone, process, until};
 use outlast_prove::{Inventory, Kind, Scope};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -75,7 +76,7 @@ fn what_the_program_leaves_running_dies_with_it() {
     let directory = tempfile::tempdir().unwrap();
     let beat = directory.path().join("beat");
     let script = format!(
-        "(trap '' TERM; while :; do date +%N > {0}; sleep 0.01; done) & sleep 0.1; test -s {0}",
+        "(trap '' TERM; while :; do date +%N > {0}; sleep 0.01; done) & until [ -s {0} ]; do sleep 0.01; done",
         beat.display()
     );
     assert_eq!(inside(&script).status.code(), Some(0));
@@ -122,4 +123,78 @@ fn an_inner_run_that_ran_nothing_is_a_failure() {
         std::process::exit(0);
     }
     alone(|| ());
+}
+
+/// A directory with a program that answers like an `outlast` that never did anything, but for these lines.
+fn fake_outlast(first: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let script = format!(
+        "#!/bin/sh\n{first}\ncase $1 in\n\
+         ps) echo '[]' ;;\n\
+         doctor) echo '{{\"checks\":[],\"leaks\":[]}}' ;;\n\
+         esac\n"
+    );
+    let path = directory.path().join("outlast");
+    fs::write(&path, script).expect("the directory can be written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is our own");
+    directory
+}
+
+/// What a lab with that fake says at the end of this body; empty when it is content.
+fn verdict(first: &str, body: impl FnOnce(&Lab)) -> String {
+    let fake = fake_outlast(first);
+    let ended = Setup::new().binaries(fake.path()).verdict(body);
+    ended.err().map_or_else(String::new, |panic| match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(other) => {
+            other.downcast::<&str>().map_or("a panic without words".to_owned(), |text| (*text).to_owned())
+        }
+    })
+}
+
+#[test]
+fn a_lab_in_which_nothing_happened_is_content() {
+    alone(|| assert_eq!(verdict("", |_| ()), ""));
+}
+
+#[test]
+fn a_process_socket_or_file_left_behind_makes_a_lab_red_by_name() {
+    alone(|| {
+        let text = verdict("", |_| drop(Command::new("sleep").arg("1000").spawn().unwrap()));
+        assert!(text.contains("appeared: process") && text.contains("(sleep)"), "{text}");
+    });
+    alone(|| {
+        let text = verdict("", |lab| {
+            fs::create_dir_all(lab.places().run().join("left")).unwrap();
+            drop(std::os::unix::net::UnixListener::bind(lab.places().run().join("left/qmp.sock")).unwrap());
+        });
+        assert!(text.contains("appeared: directory") && text.contains("left/qmp.sock (socket)"), "{text}");
+    });
+}
+
+#[test]
+fn what_only_the_product_knows_makes_a_lab_red_too() {
+    alone(|| {
+        let leak = r#"{"checks":[],"leaks":[{"kind":"row","name":"planted","removed":false}]}"#;
+        let text = verdict(&format!("[ $1 = doctor ] && echo '{leak}' && exit 0"), |_| ());
+        assert!(text.contains("the doctor finds leaks") && text.contains("planted"), "{text}");
+        let text = verdict("[ $1 = audit ] && exit 1", |_| ());
+        assert!(text.contains("the exit code of") && text.contains("audit verify"), "{text}");
+        let text = verdict("[ $1 = ps ] && exit 1", |_| ());
+        assert!(text.contains("ps -a --json"), "{text}");
+        let text = verdict("[ $1 = ps ] && echo '{}' && exit 0", |_| ());
+        assert!(text.contains("standard output is not"), "{text}");
+    });
+}
+
+#[test]
+fn a_call_that_hangs_is_killed_and_told_and_one_that_leaves_its_pipe_behind_too() {
+    alone(|| {
+        let hangs = "[ $1 = hang ] && exec sleep 1000";
+        let text = verdict(hangs, |lab| drop(lab.call(&["hang"]).within(Duration::from_millis(200)).run()));
+        assert!(text.contains("outlast hang did not end within"), "{text}");
+        let leaves = "[ $1 = leave ] && { sleep 1000 & exit 0; }";
+        let text = verdict(leaves, |lab| drop(lab.outlast(&["leave"])));
+        assert!(text.contains("somebody holds its standard output"), "{text}");
+    });
 }

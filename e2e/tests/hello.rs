@@ -57,7 +57,15 @@ fn it_runs_in_a_guest_and_not_on_this_host() {
 #[test]
 fn the_program_is_an_unprivileged_user_of_the_guest() {
     on_lab(|lab| {
-        let output = lab.outlast(&["run", "--image", "base", "--", "sh", "-c", "id -u; id -g; grep CapEff /proc/self/status"]);
+        let output = lab.outlast(&[
+            "run",
+            "--image",
+            "base",
+            "--",
+            "sh",
+            "-c",
+            "id -u; id -g; grep CapEff /proc/self/status",
+        ]);
         let text = output.expect_code(0).stdout_text();
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0] != "0" && lines[1] != "0", "neither uid nor gid 0: {text}");
@@ -71,9 +79,15 @@ fn a_run_with_json_prints_one_whole_object() {
         let output = lab.python("import sys; print('out'); print('err', file=sys.stderr)", &["--json"]).run();
         let view: RunView = output.expect_code(0).json();
         assert_eq!((view.stdout.as_str(), view.stderr.as_str()), ("out\n", "err\n"));
-        assert_eq!((view.runtime.as_deref(), view.image.as_str(), view.backend.as_str()), (Some("python"), "python", "qemu"));
+        assert_eq!(
+            (view.runtime.as_deref(), view.image.as_str(), view.backend.as_str()),
+            (Some("python"), "python", "qemu")
+        );
         assert!(["kvm", "tcg"].contains(&view.accelerator.as_str()), "{}", view.accelerator);
-        assert_eq!((view.outcome.kind.as_str(), view.outcome.exit_code, view.outcome.signal), ("completed", Some(0), None));
+        assert_eq!(
+            (view.outcome.kind.as_str(), view.outcome.exit_code, view.outcome.signal),
+            ("completed", Some(0), None)
+        );
         assert_eq!(view.truncated_bytes, 0);
         let (ready, exec, total) = (view.timings_ms.ready, view.timings_ms.exec, view.timings_ms.total);
         let (ready, exec, total) = (ready.expect("ready"), exec.expect("exec"), total.expect("total"));

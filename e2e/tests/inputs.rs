@@ -1,6 +1,7 @@
 //! What goes into a run and what comes back: standard input, environment, arguments, archives, files.
 
 use outlast_e2e::archive::Archive;
+use outlast_e2e::file::sha256;
 use outlast_e2e::on_lab;
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,8 +11,12 @@ use std::path::Path;
 fn standard_input_comes_from_the_file_that_is_named() {
     on_lab(|lab| {
         let input = lab.file("input", "one\ntwo\n");
-        let program = lab.file("main.py", "import sys\nfor line in sys.stdin: print(line.strip().upper())\nprint('end')\n");
-        let output = lab.outlast(&["run".as_ref(), "--stdin".as_ref(), input.as_os_str(), program.as_os_str()]);
+        let program = lab.file(
+            "main.py",
+            "import sys\nfor line in sys.stdin: print(line.strip().upper())\nprint('end')\n",
+        );
+        let output =
+            lab.outlast(&["run".as_ref(), "--stdin".as_ref(), input.as_os_str(), program.as_os_str()]);
         output.expect_code(0).expect_stdout("ONE\nTWO\nend\n");
     });
 }
@@ -24,7 +29,8 @@ fn a_large_standard_input_arrives_whole() {
         let input = lab.file("input", &bytes);
         let code = "import sys, hashlib\nprint(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())\n";
         let program = lab.file("main.py", code);
-        let output = lab.outlast(&["run".as_ref(), "--stdin".as_ref(), input.as_os_str(), program.as_os_str()]);
+        let output =
+            lab.outlast(&["run".as_ref(), "--stdin".as_ref(), input.as_os_str(), program.as_os_str()]);
         output.expect_code(0).expect_stdout(&format!("{digest}\n"));
     });
 }
@@ -51,7 +57,10 @@ fn arguments_arrive_one_by_one_whatever_is_in_them() {
     on_lab(|lab| {
         let code = "import sys, json; print(json.dumps(sys.argv[1:]))";
         let arguments = ["--", "a b", "--json", "", "ü", "$(x)"];
-        lab.python(code, &arguments).run().expect_code(0).expect_stdout("[\"a b\", \"--json\", \"\", \"\\u00fc\", \"$(x)\"]\n");
+        lab.python(code, &arguments)
+            .run()
+            .expect_code(0)
+            .expect_stdout("[\"a b\", \"--json\", \"\", \"\\u00fc\", \"$(x)\"]\n");
     });
 }
 
@@ -66,7 +75,8 @@ fn an_archive_is_unpacked_and_its_entry_run() {
             .bytes();
         let path = lab.file("source.tar.gz", archive);
         let path = path.to_str().unwrap();
-        let output = lab.outlast(&["run", "--runtime", "python", "--archive", path, "--entry", "app/main.py"]);
+        let output =
+            lab.outlast(&["run", "--runtime", "python", "--archive", path, "--entry", "app/main.py"]);
         output.expect_code(0).expect_stdout("from the archive and its data\n");
     });
 }
@@ -84,7 +94,8 @@ fn an_archive_without_an_entry_runs_the_runtimes_own_file_name() {
 fn an_entry_that_is_not_in_the_archive_is_bad_input() {
     on_lab(|lab| {
         let path = lab.file("source.tar.gz", Archive::new().file("main.py", b"print('main')").bytes());
-        let arguments = ["run", "--runtime", "python", "--archive", path.to_str().unwrap(), "--entry", "other.py"];
+        let arguments =
+            ["run", "--runtime", "python", "--archive", path.to_str().unwrap(), "--entry", "other.py"];
         lab.outlast(&arguments).expect_code(125).expect_stderr(&["other.py"]);
         assert!(lab.workloads().is_empty());
     });
@@ -149,9 +160,4 @@ fn collect(root: &Path, directory: &Path, into: &mut BTreeMap<String, Vec<u8>>) 
             into.insert(name, fs::read(&path).expect("it can be read"));
         }
     }
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    use sha2::{Digest as _, Sha256};
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -10,7 +10,8 @@ const STREAMED_WITHIN: Duration = Duration::from_secs(1);
 const CLOCK_TOLERANCE: Duration = Duration::from_millis(50);
 
 /// Prints its own clock, once a second, and then waits long enough to be seen running.
-const TICKER: &str = "import time\nfor i in range(3):\n    print(i, time.time_ns())\n    time.sleep(1)\ntime.sleep(2)\n";
+const TICKER: &str =
+    "import time\nfor i in range(3):\n    print(i, time.time_ns())\n    time.sleep(1)\ntime.sleep(2)\n";
 
 #[track_caller]
 fn expect_prompt(line: &outlast_e2e::call::Line, number: usize) {
@@ -90,7 +91,11 @@ fn alone_fifty_megabytes_are_cut_at_the_limit_in_order_and_the_cut_is_marked() {
 #[test]
 fn alone_the_cut_is_in_the_json_too() {
     on_lab(|lab| {
-        let view: RunView = lab.python(FLOOD, &["--json", "--timeout", "300s", "--output-limit", "1M"]).run().expect_code(0).json();
+        let view: RunView = lab
+            .python(FLOOD, &["--json", "--timeout", "300s", "--output-limit", "1M"])
+            .run()
+            .expect_code(0)
+            .json();
         assert_eq!(view.stdout.len() + usize::try_from(view.truncated_bytes).unwrap(), LINES * LINE);
         assert!(view.stdout.len() <= 1 << 20 && view.truncated_bytes > 0);
         assert_eq!(view.outcome.kind, "completed", "a program that talks too much is not killed for it");

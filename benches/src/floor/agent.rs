@@ -36,7 +36,7 @@ fn wait_for(mut port: &UnixStream, is_it: impl Fn(&GuestMessage) -> bool) -> any
             bail!("the agent's port was closed");
         }
         decoder.push(&buffer[..count]);
-        while let Some(frame) = decoder.next::<GuestFrame>()? {
+        while let Some(frame) = decoder.next_message::<GuestFrame>()? {
             if frame.message.as_ref().is_some_and(&is_it) {
                 return Ok(());
             }

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use rustix::fd::{AsFd, AsRawFd as _, OwnedFd};
 use rustix::io::FdFlags;
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -58,7 +58,7 @@ fn start(recipe: &Recipe, state: Option<&File>, sockets: &Path) -> anyhow::Resul
     let mut theirs: Vec<OwnedFd> = Vec::new();
     for one in recipe.inherited() {
         let descriptor = match one.purpose {
-            Purpose::State => state.context("there is a device state")?.try_clone()?.into(),
+            Purpose::State => rewound(state.context("there is a device state")?)?,
             Purpose::Monitor | Purpose::Agent | Purpose::Console => {
                 let (descriptor, end) = channel(one.listens, &sockets.join(format!("{:?}", one.purpose)))?;
                 match one.purpose {
@@ -78,6 +78,12 @@ fn start(recipe: &Recipe, state: Option<&File>, sockets: &Path) -> anyhow::Resul
     let child = command.spawn().with_context(|| format!("start {}", recipe.program.display()))?;
     drop(theirs);
     Ok((Vmm(child), ends))
+}
+
+/// The position in the file is shared with the VMM before, which has read to its end.
+fn rewound(mut state: &File) -> anyhow::Result<OwnedFd> {
+    state.rewind()?;
+    Ok(state.try_clone()?.into())
 }
 
 /// What the VMM gets, and our end of it.

@@ -9,7 +9,7 @@
 //! No store, no journal, no runner, no launcher, no cgroup, no PID namespace, no certification: what is above the
 //! floor is the price of those. The stage is built once, so the floor does not pay for a jail either.
 
-mod agent;
+pub(crate) mod agent;
 mod drive;
 mod monitor;
 mod stage;
@@ -50,7 +50,8 @@ impl Floor {
         recipe.check()?;
         let mut command = Command::new(std::env::current_exe().context("find this program")?);
         command.arg(SUBCOMMAND).arg(serde_json::to_string(recipe)?);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("start the floor")?;
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("start the floor")?;
         let say = child.stdin.take().context("standard input was asked for")?;
         let hear = BufReader::new(child.stdout.take().context("standard output was asked for")?);
         Ok(Self { child, say, hear })
@@ -83,12 +84,11 @@ pub(crate) fn main(recipe: &str) -> anyhow::Result<()> {
         Some(_) => Some(fs::File::open(recipe.state()?).context("open the device state")?),
         None => None,
     };
-    let stage = stage::Stage::make(&recipe)?;
-    stage.enter()?;
+    stage::Stage::make(&recipe)?.enter()?;
     for line in io::stdin().lines() {
         line.context("hear the bench")?;
         let marks = drive::once(&recipe, state.as_ref(), Path::new(stage::SOCKETS))?;
-        println!("{}", serde_json::to_string(&marks)?);
+        writeln!(io::stdout(), "{}", serde_json::to_string(&marks)?)?;
     }
     Ok(())
 }

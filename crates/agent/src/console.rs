@@ -23,7 +23,3 @@ pub(crate) fn panics_end_the_guest() {
         std::process::exit(101);
     }));
 }
-
-thread_local! { pub(crate) static TR: std::cell::RefCell<Vec<(&'static str, std::time::Instant)>> = const { std::cell::RefCell::new(Vec::new()) }; }
-pub(crate) fn tr(n: &'static str) { TR.with(|t| t.borrow_mut().push((n, std::time::Instant::now()))); }
-pub(crate) fn trdump() { TR.with(|t| { let mut t = t.borrow_mut(); let mut s = String::new(); for w in t.windows(2) { s.push_str(&format!("{}={} ", w[1].0, (w[1].1 - w[0].1).as_micros())); } t.clear(); say(&s); }); }

@@ -26,7 +26,6 @@ use program::{Groups, Reaper, Scope, Site};
 use refusal::chain;
 use service::Facts;
 use session::{Ended, Services};
-use std::cell::Cell;
 use std::error::Error;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -55,8 +54,10 @@ async fn serve(uevents: Uevents) -> Result<std::convert::Infallible, Box<dyn Err
     let port = Port::open(PORT_NAME, &uevents)?;
     drop(uevents);
     let reaper = Rc::new(Reaper::new(Scope::Everything));
-    let site = Site { reaper: Rc::clone(&reaper), groups: Groups::Cgroups };
-    let services = Rc::new(Services { site, facts: Facts::gather(), started: Cell::new(0) });
+    let groups = Rc::new(Groups::new());
+    groups.prepare_one();
+    let site = Site { reaper: Rc::clone(&reaper), groups };
+    let services = Rc::new(Services { site, facts: Facts::gather() });
     let reaping = tokio::task::spawn_local(async move { reaper.run().await });
     tokio::select! {
         broken = connections(&port, &services) => broken,

@@ -4,7 +4,7 @@
 //! kernel. So a canary boots on it, once per (boot of the host, host kernel, VMM), under a deadline; like every
 //! VMM it is a runner's. A canary that could not even be tried decides nothing and is not remembered.
 
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::incarnation::{Ground, Made};
 use crate::lock::Lock;
 use crate::notice::{Notice, Notify};
@@ -172,7 +172,7 @@ pub(crate) fn verdict(site: &Site, ground: &Ground, notify: Notify<'_>) -> Resul
     notify(Notice::Done);
     let (verdict, incarnation) = match row {
         Ok(row) => (verdict_of(&row), row.id.to_string()),
-        Err(error) => (KvmVerdict::Unknown(error.to_string()), String::new()),
+        Err(error) => (KvmVerdict::Unknown(chain(&error)), String::new()),
     };
     key.write(&path, &verdict, incarnation);
     Ok(verdict)
@@ -211,7 +211,8 @@ fn verdict_of(row: &IncarnationRow) -> KvmVerdict {
     if death.cause == DeathCause::Stopped.name() && row.running_unix_ns.is_some() {
         return KvmVerdict::Usable;
     }
-    if death.cause == DeathCause::Stopped.name() || undecided.iter().any(|cause| cause.name() == death.cause) {
+    if death.cause == DeathCause::Stopped.name() || undecided.iter().any(|cause| cause.name() == death.cause)
+    {
         return KvmVerdict::Unknown(format!("{}: {said}", death.cause.replace('_', " ")));
     }
     KvmVerdict::Unusable(format!("a canary boot on it ended as {}: {said}", death.cause.replace('_', " ")))
@@ -231,13 +232,15 @@ impl Key {
     }
 
     fn name(&self) -> String {
-        Digest::of(format!("canary 1\n{}\n{}\n{}\n", self.boot_id, self.kernel, self.vmm).as_bytes()).to_string()
+        Digest::of(format!("canary 1\n{}\n{}\n{}\n", self.boot_id, self.kernel, self.vmm).as_bytes())
+            .to_string()
     }
 
     /// A record that cannot be read, or is of something else, is as good as none.
     fn read(&self, path: &Path) -> Option<KvmVerdict> {
         let record: CanaryRecord = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-        let ours = (&record.boot_id, &record.kernel, &record.vmm_digest) == (&self.boot_id, &self.kernel, &self.vmm);
+        let ours =
+            (&record.boot_id, &record.kernel, &record.vmm_digest) == (&self.boot_id, &self.kernel, &self.vmm);
         if record.version != VERSION || !ours {
             return None;
         }

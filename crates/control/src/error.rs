@@ -87,15 +87,17 @@ impl Error {
             Self::Site(SiteError::ProgramMissing { .. }) => {
                 Some("put outlast-runner and outlast-agent beside outlast, or set OUTLAST_LIBEXEC".to_owned())
             }
-            Self::Site(SiteError::NotPrivate { path }) => Some(format!("chmod 700 {}", path.display())),
             Self::Library(error) => hint_of_library(error),
-            Self::Store(StoreError::NotPrivate { path, .. }) => Some(format!("chmod 700 {}", path.display())),
+            Self::Site(SiteError::NotPrivate { path }) | Self::Store(StoreError::NotPrivate { path, .. }) => {
+                Some(format!("chmod 700 {}", path.display()))
+            }
             Self::Store(StoreError::Damaged { .. }) => Some("outlast audit verify".to_owned()),
-            Self::Launch(_) | Self::Host(_) => Some("outlast doctor".to_owned()),
             Self::Accelerator(error) => error.hint(),
             Self::Template(error) => error.hint(),
             Self::Workload(error) => error.hint(),
-            Self::Reconcile(_) | Self::Follow(_) => Some("outlast doctor".to_owned()),
+            Self::Launch(_) | Self::Host(_) | Self::Reconcile(_) | Self::Follow(_) => {
+                Some("outlast doctor".to_owned())
+            }
             Self::Archive(ArchiveError::TooLarge { .. }) => Some("give it more with --memory".to_owned()),
             Self::Archive(ArchiveError::NoEntry { .. }) => {
                 Some("name the file to start with --entry FILE".to_owned())
@@ -119,6 +121,21 @@ impl Error {
     }
 }
 
+/// An error and its causes on one line: for records, which keep no errors.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        // A transparent error says what its cause says.
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
@@ -137,7 +154,9 @@ fn kind_of_site(error: &SiteError) -> FailureKind {
         SiteError::MakeDirectory { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             FailureKind::NotPermitted
         }
-        SiteError::MakeDirectory { .. } => FailureKind::Failed,
+        SiteError::MakeDirectory { .. } | SiteError::Read { .. } | SiteError::Write { .. } => {
+            FailureKind::Failed
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! belongs to this version. Workloads' incarnations begin in [`crate::run`]; how one ends is told by the store.
 
 use crate::accelerator::Accelerator;
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::launch::{Lease, Order, launch};
 use crate::site::{Site, SiteError, private_directory};
 use crate::{clock, reconcile, wait};
@@ -17,13 +17,18 @@ use outlast_model::{Hold, IncarnationId, Memory, VcpuCount, timeout};
 use outlast_store::{IncarnationRow, NewIncarnation};
 use outlast_wire::intent::{Intent, Machine, Purpose, Start, VERSION};
 use outlast_wire::template::TemplateIngredients;
-use std::fs::DirBuilder;
+use rustix::fs::FlockOperation;
+use std::fs::{DirBuilder, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::time::Duration;
 
 /// Raised when clones of older templates would not fit the machine any more.
 const TEMPLATE_GENERATION: u32 = 1;
+
+/// Before the name of an evidence directory that is not locked yet.
+pub(crate) const PREPARING: &str = ".preparing-";
 
 /// What a guest's CPU depends on under emulation: the VMM alone.
 const EMULATED_CPU: &str = "emulated";
@@ -102,7 +107,12 @@ impl Ground {
 
     /// A machine that only boots until its agent answers, with KVM.
     pub(crate) fn canary_machine(&self, vcpus: VcpuCount, memory: Memory) -> Machine {
-        Machine { rootfs: None, image: None, image_digest: None, ..self.machine(Accelerator::Kvm, vcpus, memory) }
+        Machine {
+            rootfs: None,
+            image: None,
+            image_digest: None,
+            ..self.machine(Accelerator::Kvm, vcpus, memory)
+        }
     }
 
     /// What must be equal for a clone of a template of `machine` to be allowed.
@@ -174,19 +184,42 @@ pub(crate) fn new_id() -> Result<IncarnationId, SiteError> {
     clock::new_incarnation_id().map_err(SiteError::Random)
 }
 
+/// Keeps an evidence directory, for which there is no row yet, from being taken for something left behind.
+#[derive(Debug)]
+pub(crate) struct Preparation {
+    _lock: File,
+}
+
 /// Makes an incarnation's evidence directory, and the directories above it and of its runner.
+///
+/// It gets its name only when it is locked: whoever finds it unlocked and without a row knows that the process
+/// that made it is dead.
 ///
 /// # Errors
 /// [`SiteError`].
-pub(crate) fn make_evidence(site: &Site, id: IncarnationId) -> Result<(), SiteError> {
+pub(crate) fn make_evidence(site: &Site, id: IncarnationId) -> Result<Preparation, SiteError> {
     let places = site.places();
     private_directory(places.home())?;
     private_directory(places.run())?;
     private_directory(&places.incarnations())?;
     let path = places.evidence(id).path().to_owned();
+    let aside = places.incarnations().join(format!("{PREPARING}{id}"));
     // Not recursive: it must be new.
-    let made = DirBuilder::new().mode(0o700).create(&path);
+    let made = DirBuilder::new().mode(0o700).create(&aside).and_then(|()| {
+        let directory = File::open(&aside)?;
+        rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
+        std::fs::rename(&aside, &path)?;
+        Ok(Preparation { _lock: directory })
+    });
     made.map_err(|source| SiteError::MakeDirectory { path, source })
+}
+
+/// Whether the process that prepares the evidence directory at `path` lives.
+pub(crate) fn is_being_prepared(path: &Path) -> bool {
+    let taken = File::open(path)
+        .and_then(|directory| Ok(rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive)?));
+    // What cannot be looked at is better left lying.
+    taken.is_err()
 }
 
 /// Makes an incarnation that runs no workload, and waits until it is over: at most `within` and the time its
@@ -201,10 +234,11 @@ pub(crate) fn live_through(
     locks: &[Lock],
     within: Duration,
 ) -> Result<IncarnationRow, Error> {
-    make_evidence(site, id)?;
+    let preparation = make_evidence(site, id)?;
     let now = clock::unix_ns();
     let store = site.store()?;
     store.intend(&NewIncarnation { id, intent: made.intent(None, now), created_unix_ns: now })?;
+    drop(preparation);
     match launch(site, &Order { store: store.id(), incarnation: id, leased: true, locks }) {
         Ok(lease) => {
             if let Some(lease) = lease {
@@ -213,7 +247,7 @@ pub(crate) fn live_through(
             reconcile::settle(site, id)
         }
         Err(error) => {
-            reconcile::abandon(site, id, &error.to_string())?;
+            reconcile::abandon(site, id, &chain(&error))?;
             Err(error.into())
         }
     }

@@ -47,6 +47,22 @@ pub enum SiteError {
         /// Why.
         source: io::Error,
     },
+    /// A file or directory could not be read.
+    #[error("cannot read {}", .path.display())]
+    Read {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file could not be written.
+    #[error("cannot write {}", .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Something of others, or open to others, stands where a private directory must be.
     #[error("{} is not private: it must be a directory of this user that others cannot write to", .path.display())]
     NotPrivate {

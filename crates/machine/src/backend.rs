@@ -10,7 +10,7 @@
 //! A driver owns its VMM's process and monitor. It does not know the guest protocol, workloads, the store, or
 //! what an event means for an outcome: events go up, the runner's loop decides.
 
-use crate::cgroup::VmmCgroup;
+use crate::cgroup::{CgroupError, VmmCgroup};
 use crate::jail::JailError;
 use crate::process::{Process, ProcessError};
 use outlast_wire::intent::Machine;
@@ -238,7 +238,7 @@ pub enum BackendError {
     },
     /// The VMM is not in its control group, so its vCPUs stay where they are.
     #[error("the VMM could not be put into its control group")]
-    Cgroup(#[source] io::Error),
+    Cgroup(#[source] CgroupError),
     /// The agent's socket cannot be connected to.
     #[error("cannot connect to the agent's socket {path}")]
     Agent {
@@ -265,7 +265,10 @@ fn said(last_words: &Option<String>) -> String {
 
 /// One VMM, driven. All verbs have deadlines of their own ([`outlast_model::timeout`]); a verb whose future
 /// is dropped may or may not have had its effect, and the VMM is then only good for being killed.
-#[expect(async_fn_in_trait, reason = "the runner's loop is one thread; nobody needs these futures to be Send")]
+#[expect(
+    async_fn_in_trait,
+    reason = "the runner's loop is one thread; nobody needs these futures to be Send"
+)]
 pub trait Backend: Sized {
     /// The name used in intents and shown to people.
     const NAME: &'static str;

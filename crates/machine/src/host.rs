@@ -105,7 +105,8 @@ fn meminfo_bytes(meminfo: &str, key: &str) -> Option<u64> {
 
 /// Bytes that an ordinary process may still write to the file system of `path`.
 pub fn disk_free(path: &Path) -> Result<u64, HostError> {
-    let failed = |errno: rustix::io::Errno| HostError::FreeSpace { path: path.to_owned(), source: errno.into() };
+    let failed =
+        |errno: rustix::io::Errno| HostError::FreeSpace { path: path.to_owned(), source: errno.into() };
     let StatVfs { f_bavail, f_frsize, .. } = rustix::fs::statvfs(path).map_err(failed)?;
     Ok(f_bavail.saturating_mul(f_frsize))
 }

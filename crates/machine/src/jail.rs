@@ -150,11 +150,7 @@ impl BoundFile {
 ///
 /// # Errors
 /// The specification could not be written to memory.
-pub fn command(
-    program: &Path,
-    spec: &JailSpec,
-    mut descriptors: Vec<OwnedFd>,
-) -> Result<Command, JailError> {
+pub fn command(program: &Path, spec: &JailSpec, mut descriptors: Vec<OwnedFd>) -> Result<Command, JailError> {
     let sheet = written(spec)?;
     let mut command = Command::new(program);
     command.arg(SUBCOMMAND).arg(SPEC_OPTION).arg(sys::number_of(&sheet).to_string()).env_clear();
@@ -308,7 +304,10 @@ mod tests {
         JailSpec {
             root: "/r".into(),
             stage: "/s".into(),
-            files: vec![BoundFile::read(Path::new("/k"), "kernel"), BoundFile::write(Path::new("/m"), "memory")],
+            files: vec![
+                BoundFile::read(Path::new("/k"), "kernel"),
+                BoundFile::write(Path::new("/m"), "memory"),
+            ],
             devices: vec!["null".to_owned()],
             descriptors: vec![5, 7],
             program: "/usr/bin/vmm".into(),

@@ -93,8 +93,8 @@ pub(crate) fn run(order: &Order) -> Result<(), RunError> {
     namespace::become_init().map_err(RunError::Namespace)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Loop)?;
-    let tasks = tokio::task::LocalSet::new();
-    runtime.block_on(tasks.run_until(live(order, who)))
+    let local = tokio::task::LocalSet::new();
+    runtime.block_on(local.run_until(live(order, who)))
 }
 
 async fn live(order: &Order, who: ProcessIdentity) -> Result<(), RunError> {

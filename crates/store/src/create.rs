@@ -46,24 +46,27 @@ fn attempt(path: &Path, migrations: &[&str]) -> Result<Published, StoreError> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(StoreError::BadPath { path: path.to_owned() });
     };
+    if path.exists() {
+        return Ok(Published::PlaceTaken);
+    }
     let prefix = format!(".{}.new-", name.to_string_lossy());
     sweep(directory, &prefix).map_err(failed)?;
     let id = new_id().map_err(failed)?;
     let beside = directory.join(format!("{prefix}{id}"));
+    make_empty(&beside).map_err(failed)?;
     let built = build(&beside, id, migrations);
     match built.and_then(|()| publish(&beside, path).map_err(failed)) {
         Ok(Published::Yes) => Ok(Published::Yes),
-        // Whatever failed on a file that somebody swept away is no failure of ours.
-        Ok(Published::Swept) => Ok(Published::Swept),
-        Err(_) if !beside.exists() && !path.exists() => Ok(Published::Swept),
-        Ok(Published::PlaceTaken) => {
+        Ok(other @ (Published::PlaceTaken | Published::Swept)) => {
             remove_attempt(&beside).map_err(failed)?;
-            Ok(Published::PlaceTaken)
+            Ok(other)
         }
         Err(error) => {
+            let swept = !beside.exists();
             // The first failure is the one worth telling; what is left here is swept by the next attempt.
             let _ = remove_attempt(&beside);
-            Err(error)
+            // Whatever failed on a file that somebody swept away is no failure of ours.
+            if swept { Ok(Published::Swept) } else { Err(error) }
         }
     }
 }
@@ -82,15 +85,17 @@ fn publish(beside: &Path, path: &Path) -> io::Result<Published> {
     }
 }
 
+fn make_empty(beside: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside)?;
+    // The umask may have taken bits from the mode. What SQLite makes beside a file gets the file's mode.
+    file.set_permissions(Permissions::from_mode(0o600))
+}
+
 fn build(beside: &Path, id: StoreId, migrations: &[&str]) -> Result<(), StoreError> {
-    let failed = |source| StoreError::Create { path: beside.to_owned(), source };
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside).map_err(failed)?;
-    // The umask may have taken bits from the mode.
-    file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
-    drop(file);
     fill(beside, id, migrations).map_err(|fault| failed_on(beside, "create the store", fault))?;
     // SQLite did not sync anything: one sync of the whole file is enough before it gets its name.
-    File::open(beside).and_then(|file| file.sync_all()).map_err(failed)
+    let synced = File::open(beside).and_then(|file| file.sync_all());
+    synced.map_err(|source| StoreError::Create { path: beside.to_owned(), source })
 }
 
 fn fill(beside: &Path, id: StoreId, migrations: &[&str]) -> Result<(), Fault> {

@@ -38,9 +38,12 @@ impl<'r, 'stmt> Columns<'r, 'stmt> {
         let key = match self.row.get_ref(self.key) {
             Ok(ValueRef::Text(text)) => String::from_utf8_lossy(text).into_owned(),
             Ok(ValueRef::Integer(number)) => number.to_string(),
-            Ok(ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_)) | Err(_) => "without a name".to_owned(),
+            Ok(ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_)) | Err(_) => {
+                "without a name".to_owned()
+            }
         };
-        StoreError::BadRow { row: format!("{} {key}", self.kind), column, problem: problem.to_string() }.into()
+        StoreError::BadRow { row: format!("{} {key}", self.kind), column, problem: problem.to_string() }
+            .into()
     }
 
     /// A value of SQLite's own types.

@@ -309,12 +309,8 @@ impl StoreError {
             Some(ErrorCode::NotADatabase) => Self::NotADatabase { path },
             Some(ErrorCode::DatabaseCorrupt) => Self::Damaged { operation, path, source },
             Some(
-                ErrorCode::DatabaseBusy
-                | ErrorCode::DatabaseLocked
-                | ErrorCode::FileLockingProtocolFailed,
-            ) => {
-                Self::Busy { operation, path, source }
-            }
+                ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed,
+            ) => Self::Busy { operation, path, source },
             Some(ErrorCode::DiskFull) => Self::Full { operation, path, source },
             Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
                 Self::NotWritable { operation, path, source }
@@ -344,5 +340,37 @@ impl From<rusqlite::Error> for Fault {
 impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::ffi;
+
+    #[test]
+    fn what_sqlite_says_is_sorted() {
+        let sorted = |code| {
+            let source = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            StoreError::sql("test", Path::new("/db"), source)
+        };
+        assert!(matches!(sorted(ffi::SQLITE_NOTADB), StoreError::NotADatabase { .. }));
+        assert!(matches!(sorted(ffi::SQLITE_CORRUPT_INDEX), StoreError::Damaged { .. }));
+        for code in [ffi::SQLITE_BUSY, ffi::SQLITE_BUSY_RECOVERY, ffi::SQLITE_LOCKED, ffi::SQLITE_PROTOCOL] {
+            assert!(matches!(sorted(code), StoreError::Busy { .. }), "{code}");
+        }
+        assert!(matches!(sorted(ffi::SQLITE_FULL), StoreError::Full { .. }));
+        for code in [ffi::SQLITE_READONLY_DIRECTORY, ffi::SQLITE_CANTOPEN, ffi::SQLITE_PERM] {
+            assert!(matches!(sorted(code), StoreError::NotWritable { .. }), "{code}");
+        }
+        assert!(matches!(sorted(ffi::SQLITE_IOERR_FSYNC), StoreError::Io { .. }));
+        assert!(matches!(sorted(ffi::SQLITE_MISUSE), StoreError::Sql { .. }));
+    }
+
+    #[test]
+    fn an_error_names_the_operation_and_the_file() {
+        let source = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None);
+        let text = StoreError::sql("accept a workload", Path::new("/home/db"), source).to_string();
+        assert_eq!(text, "cannot accept a workload: no space left for /home/db");
     }
 }

@@ -46,8 +46,6 @@ pub use connection::BUSY_TIMEOUT;
 pub use error::{ClaimError, StoreError};
 pub use event::{Digest, DigestError, EventKind, EventRow, Subject};
 pub use read::PREFIX_LEAST;
-pub use request::{
-    Acceptance, KillNote, NewIncarnation, NewWorkload, Owner, Page, Publication, StartedFrom,
-};
+pub use request::{Acceptance, KillNote, NewIncarnation, NewWorkload, Owner, Page, Publication, StartedFrom};
 pub use row::{Found, IncarnationRow, WorkloadRow};
 pub use store::Store;

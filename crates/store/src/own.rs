@@ -240,11 +240,7 @@ fn must_own(standing: &Standing, owner: &Owner<'_>) -> Result<(), StoreError> {
     }
 }
 
-fn end_incarnation(
-    transaction: &Transaction<'_>,
-    standing: &Standing,
-    end: &EndRecord,
-) -> Result<(), Fault> {
+fn end_incarnation(transaction: &Transaction<'_>, standing: &Standing, end: &EndRecord) -> Result<(), Fault> {
     let timings = Timings {
         ready: end.timings.ready.or(standing.timings.ready),
         exec: end.timings.exec.or(standing.timings.exec),

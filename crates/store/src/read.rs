@@ -97,9 +97,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`] when it is too broken to be examined.
     pub fn check_integrity(&self) -> Result<Vec<String>, StoreError> {
-        let mut findings = self.rows("examine the store", "PRAGMA integrity_check", [], |row| {
-            Ok(row.get::<_, String>(0)?)
-        })?;
+        let mut findings =
+            self.rows("examine the store", "PRAGMA integrity_check", [], |row| Ok(row.get::<_, String>(0)?))?;
         findings.retain(|finding| finding != "ok");
         let orphans = self.rows("examine the store", "PRAGMA foreign_key_check", [], |row| {
             let (table, number): (String, Option<i64>) = (row.get(0)?, row.get(1)?);

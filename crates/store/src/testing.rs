@@ -125,11 +125,7 @@ pub(crate) fn new_workload(number: u64, key: Option<&str>) -> NewWorkload {
             timeout: Timeout::from_millis(30_000).unwrap(),
             output_limit: 1 << 24,
         },
-        intent: intent(Purpose::Workload {
-            workload: id.to_string(),
-            program: program(),
-            outputs: false,
-        }),
+        intent: intent(Purpose::Workload { workload: id.to_string(), program: program(), outputs: false }),
         created_unix_ns: 1_000 + number,
     }
 }

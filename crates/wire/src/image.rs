@@ -98,8 +98,10 @@ pub struct MemoryNeeds {
     pub min_limit: u64,
     /// The smallest machine that boots.
     pub min_machine: u64,
-    /// What kernel, agent and file systems take of the machine, beside the program's limit.
+    /// What kernel, agent and file systems take of any machine, beside the program's limit.
     pub reserve: u64,
+    /// What they take more of a larger one: one byte for so many of the limit; zero for nothing.
+    pub reserve_share: u64,
 }
 
 /// One installed package.
@@ -217,7 +219,7 @@ mod tests {
                 env: vec!["PYTHONUNBUFFERED=1".into()],
                 warm_up: vec!["python3".into(), "-c".into(), "pass".into()],
             }),
-            memory: MemoryNeeds { min_limit: 1 << 27, min_machine: 1 << 27, reserve: 96 << 20 },
+            memory: MemoryNeeds { min_limit: 1 << 27, min_machine: 1 << 27, reserve: 96 << 20, reserve_share: 16 },
             packages: vec![Package { name: "python3".into(), version: "3.11.2-1+b1".into() }],
         }
     }

@@ -137,3 +137,120 @@ pub struct ErrorBody {
     /// The next command to type, where there is one.
     pub hint: Option<String>,
 }
+
+/// What `outlast run --detach --json` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptedView {
+    /// The workload's id.
+    pub id: String,
+    /// Whether an earlier request with the same key had made it.
+    pub existing: bool,
+}
+
+/// What `outlast kill --json` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KilledView {
+    /// The workload's id.
+    pub id: String,
+    /// How it ended.
+    pub outcome: OutcomeRecord,
+}
+
+/// What `outlast image ls --json` prints per image, and `image build` and `image verify` for one.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ImageView {
+    /// Its name; `vmm` for the VMM root.
+    pub name: String,
+    /// `ready` or `damaged`.
+    pub state: String,
+    /// Its digest.
+    pub digest: Option<String>,
+    /// Its runtime.
+    pub runtime: Option<String>,
+    /// The guest kernel's release, or the VMM's version.
+    pub version: Option<String>,
+    /// The smallest memory limit of a program, in bytes.
+    pub min_limit: Option<u64>,
+    /// The smallest machine, in bytes.
+    pub min_machine: Option<u64>,
+    /// Bytes of all its files.
+    pub bytes: u64,
+    /// When it was built, in seconds since the Unix epoch.
+    pub created: Option<u64>,
+    /// What is wrong with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
+}
+
+/// What `outlast template ls --json` prints per template.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TemplateView {
+    /// Its key, or the name of what is not a finished template.
+    pub key: String,
+    /// `ready`, `damaged`, `making` or `set-aside`.
+    pub state: String,
+    /// The image.
+    pub image: Option<String>,
+    /// `kvm` or `tcg`.
+    pub accelerator: Option<String>,
+    /// vCPUs.
+    pub vcpus: Option<u32>,
+    /// Machine memory in bytes.
+    pub memory: Option<u64>,
+    /// When it was made, in nanoseconds since the Unix epoch.
+    pub made_unix_ns: Option<u64>,
+    /// Bytes it takes on disk.
+    pub bytes: u64,
+}
+
+/// What `outlast events --json` prints per event, one object a line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventView {
+    /// Its number, from 1, without gaps.
+    pub seq: u64,
+    /// When, in nanoseconds since the Unix epoch.
+    pub unix_ns: u64,
+    /// What it tells: `workload.accepted`, …
+    pub kind: String,
+    /// What it is about: `workload:ID` or `incarnation:ID`.
+    pub subject: String,
+    /// Details.
+    pub body: serde_json::Value,
+    /// Its hash.
+    pub hash: String,
+}
+
+/// What `outlast audit verify --json` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditView {
+    /// Whether nothing is wrong.
+    pub intact: bool,
+    /// How many events there are.
+    pub count: u64,
+    /// The hash of the newest.
+    pub head: String,
+    /// What is wrong, a sentence each.
+    pub findings: Vec<String>,
+    /// Findings that are not listed.
+    pub unlisted: u64,
+}
+
+/// What `outlast logs --json` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogsView {
+    /// Standard output, or the console; bytes that are not UTF-8 are replaced.
+    pub stdout: String,
+    /// Standard error; bytes that are not UTF-8 are replaced.
+    pub stderr: String,
+    /// How much of the output was not kept, in bytes.
+    pub truncated_bytes: u64,
+    /// How the workload ended, if it has.
+    pub outcome: Option<OutcomeRecord>,
+}
+
+/// What `outlast image rm --json` and `outlast template rm --json` print.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedView {
+    /// The name or key of what was removed.
+    pub removed: String,
+}

@@ -3,7 +3,6 @@
 
 use super::BootError;
 use crate::console;
-use rustix::io::Errno;
 use rustix::mm::MlockAllFlags;
 use rustix::process::{Resource, Rlimit};
 
@@ -24,12 +23,10 @@ const OPEN_FILES: Rlimit = Rlimit { current: Some(1024), maximum: Some(524_288) 
 /// No core files: nobody would see them.
 const CORE: Rlimit = Rlimit { current: Some(0), maximum: Some(0) };
 
-/// Keeps the agent in memory and out of the OOM killer's choice. The limits
-/// set here are inherited by programs, the rest is not.
+/// Keeps the agent in memory. (The OOM killer never chooses PID 1, whatever its score: `oom_unkillable_task`
+/// in mm/oom_kill.c. So the score is left alone, and programs need not be given an ordinary one back.) The
+/// limits set here are inherited by programs, the lock is not.
 pub(super) fn of_the_agent() -> Result<(), BootError> {
-    std::fs::write("/proc/self/oom_score_adj", "-1000")
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
-        .map_err(|source| BootError::Protection("oom_score_adj", source))?;
     rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
         .map_err(|source| BootError::Protection("mlockall", source))?;
     for (resource, limit) in [(Resource::Nofile, OPEN_FILES), (Resource::Core, CORE)] {

@@ -1,7 +1,7 @@
 //! Checks an exec request and turns it into what execve takes. Pure: no file is looked at here, the kernel
 //! answers which candidate exists.
 
-use crate::sys::spawn::User;
+use crate::sys::spawn::{Plan, User};
 use outlast_wire::guest::Exec;
 use rustix::process::{Gid, Uid};
 use std::ffi::CString;
@@ -9,11 +9,6 @@ use thiserror::Error;
 
 /// Where programs are looked for when the environment has no PATH, as execvp(3) does.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
-
-/// Smallest `memory.max`, in bytes. A child begins as a copy of the agent, which the OOM killer may not touch,
-/// until it has given that up; with less room than these first steps take, it would fault for ever. (Without
-/// any limit, a guest out of memory livelocks.)
-const MIN_MEMORY: u64 = 4 * 1024 * 1024;
 
 /// Why a request can never start a program.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -31,34 +26,16 @@ pub(crate) enum BadRequest {
     /// A relative working directory.
     #[error("working directory {0:?} is not absolute")]
     Directory(String),
-    /// No memory limit, or one below what starting takes.
-    #[error("memory_max {0}, at least {MIN_MEMORY} wanted")]
-    Memory(u64),
-    /// No process limit.
-    #[error("pids_max is 0")]
-    Pids,
+    /// A limit of 0.
+    #[error("{0} is 0: a program without that limit can make the guest livelock")]
+    Unlimited(&'static str),
     /// The id that means "no change" to the kernel.
     #[error("{0} is no user or group")]
     Id(u32),
 }
 
-/// A checked request.
-#[derive(Debug)]
-pub(super) struct Wanted {
-    /// Files to try, in order.
-    pub(super) candidates: Vec<CString>,
-    /// Arguments.
-    pub(super) arguments: Vec<CString>,
-    /// Environment.
-    pub(super) environment: Vec<CString>,
-    /// Working directory.
-    pub(super) directory: CString,
-    /// Whom to become; `None` when that is who the agent is already (tests).
-    pub(super) user: Option<User>,
-}
-
 /// Checks `request`.
-pub(super) fn check(request: &Exec) -> Result<Wanted, BadRequest> {
+pub(super) fn check(request: &Exec) -> Result<Plan, BadRequest> {
     let program = request.argv.first().filter(|name| !name.is_empty()).ok_or(BadRequest::NoProgram)?;
     if let Some(entry) = request.env.iter().find(|entry| !entry.contains('=')) {
         return Err(BadRequest::Environment(entry.clone()));
@@ -66,13 +43,13 @@ pub(super) fn check(request: &Exec) -> Result<Wanted, BadRequest> {
     if !request.cwd.starts_with('/') {
         return Err(BadRequest::Directory(request.cwd.clone()));
     }
-    if request.memory_max < MIN_MEMORY {
-        return Err(BadRequest::Memory(request.memory_max));
+    if request.memory_max == 0 {
+        return Err(BadRequest::Unlimited("memory_max"));
     }
     if request.pids_max == 0 {
-        return Err(BadRequest::Pids);
+        return Err(BadRequest::Unlimited("pids_max"));
     }
-    Ok(Wanted {
+    Ok(Plan {
         candidates: strings(&candidates(program, &request.env))?,
         arguments: strings(&request.argv)?,
         environment: strings(&request.env)?,
@@ -119,7 +96,7 @@ mod tests {
             cwd: "/".into(),
             uid: 1000,
             gid: 1000,
-            memory_max: MIN_MEMORY,
+            memory_max: 1,
             pids_max: 1,
             deadline_ms: 0,
             stdin: false,
@@ -134,8 +111,8 @@ mod tests {
 
     #[test]
     fn a_bare_name_is_looked_up_in_the_path_of_its_own_environment() {
-        let wanted = check(&request()).unwrap();
-        assert_eq!(wanted.candidates, [c"/one/prog", c"/two/prog"].map(CString::from));
+        let plan = check(&request()).unwrap();
+        assert_eq!(plan.candidates, [c"/one/prog", c"/two/prog"].map(CString::from));
         assert_eq!(candidates("prog", &[]), ["/bin/prog", "/usr/bin/prog"]);
     }
 
@@ -151,8 +128,8 @@ mod tests {
         assert_eq!(refused(|r| r.argv.push("a\0b".into())), BadRequest::Nul);
         assert_eq!(refused(|r| r.env.push("FOO".into())), BadRequest::Environment("FOO".into()));
         assert_eq!(refused(|r| r.cwd = "tmp".into()), BadRequest::Directory("tmp".into()));
-        assert_eq!(refused(|r| r.memory_max = 0), BadRequest::Memory(0));
-        assert_eq!(refused(|r| r.pids_max = 0), BadRequest::Pids);
+        assert_eq!(refused(|r| r.memory_max = 0), BadRequest::Unlimited("memory_max"));
+        assert_eq!(refused(|r| r.pids_max = 0), BadRequest::Unlimited("pids_max"));
         assert_eq!(refused(|r| r.gid = u32::MAX), BadRequest::Id(u32::MAX));
     }
 }

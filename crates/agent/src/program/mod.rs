@@ -16,14 +16,14 @@ mod reaper;
 mod running;
 mod streams;
 
-pub(crate) use cgroup::{TREE as CGROUP_TREE, kill_all_programs, prepare_cgroups};
+pub(crate) use cgroup::{Groups, TREE as CGROUP_TREE, kill_all_programs, prepare_cgroups};
 pub(crate) use reaper::{Reaper, Scope};
 pub(crate) use running::Running;
 
 use crate::refusal::Reason;
-use crate::sys::spawn::{self, Plan, Report, Stage};
+use crate::sys::spawn::{self, Plan, Stage};
 use cgroup::{CgroupError, Group, Limits};
-use lookup::{BadRequest, Wanted};
+use lookup::BadRequest;
 use outlast_wire::guest::{Exec, INITIAL_CREDIT, StdinData};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -31,7 +31,7 @@ use rustix::process::Signal;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use streams::{Beginning, Intake, Pipes};
+use streams::{Intake, Pipes};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -65,7 +65,6 @@ fn stage_text(stage: Stage) -> &'static str {
     match stage {
         Stage::Session => "new session",
         Stage::Descriptors => "standard streams",
-        Stage::OomScore => "oom_score_adj",
         Stage::Privileges => "become the user",
         Stage::Directory => "working directory",
         Stage::Program => "execute",
@@ -86,17 +85,8 @@ impl Reason for StartError {
 pub(crate) struct Site {
     /// Collects exit statuses.
     pub(crate) reaper: Rc<Reaper>,
-    /// Where groups are made.
-    pub(crate) groups: Groups,
-}
-
-/// How programs are kept together.
-pub(crate) enum Groups {
-    /// A cgroup each, below `/sys/fs/cgroup/outlast`.
-    Cgroups,
-    /// A process group each, and no limits: for tests on hosts.
-    #[cfg(test)]
-    ProcessGroups,
+    /// Makes the groups that keep programs together.
+    pub(crate) groups: Rc<Groups>,
 }
 
 /// A session's hold on a program that was started. Dropping it does not end the program; [`Self::kill`] does.
@@ -145,18 +135,15 @@ impl Handle {
 }
 
 /// Starts the program of `request`: everything up to and including clone3, without waiting for anything.
-/// `name` names its group and must not have been used before. The caller runs the future of [`Running::run`].
+/// The caller runs the future of [`Running::run`].
 ///
 /// # Errors
 /// [`StartError`]; nothing is left of the attempt then.
-pub(crate) fn start(request: &Exec, name: &str, site: &Site) -> Result<(Handle, Running), StartError> {
-    crate::console::tr("start");
-    let wanted = lookup::check(request)?;
-    crate::console::tr("check");
+pub(crate) fn start(request: &Exec, site: &Site) -> Result<(Handle, Running), StartError> {
+    let plan = lookup::check(request)?;
     let limits = Limits { memory_max: request.memory_max, pids_max: request.pids_max };
-    let group = Rc::new(site.groups.make(name, &limits)?);
-    crate::console::tr("mkgroup");
-    let started = start_in(request, wanted, &group, site);
+    let group = Rc::new(site.groups.make(&limits)?);
+    let started = start_in(request, plan, &group, site);
     if started.is_err() {
         group.remove();
     }
@@ -165,19 +152,13 @@ pub(crate) fn start(request: &Exec, name: &str, site: &Site) -> Result<(Handle, 
 
 fn start_in(
     request: &Exec,
-    wanted: Wanted,
+    plan: Plan,
     group: &Rc<Group>,
     site: &Site,
 ) -> Result<(Handle, Running), StartError> {
     let (pipes, stdio) = Pipes::new(request.stdin).map_err(StartError::Streams)?;
-    let (beginning, report) = Beginning::new().map_err(StartError::Streams)?;
-    let plan = plan(wanted, stdio, report);
-    crate::console::tr("pipes");
     let started = Instant::now();
-    let child = spawn::spawn(&plan, group.directory()).map_err(StartError::Clone)?;
-    // The parent's copies of the child's ends close here, so that end of file means the child closed them.
-    drop(plan);
-    crate::console::tr("clone");
+    let child = spawn::spawn(plan, stdio, group.directory()).map_err(StartError::Clone)?;
     group.has_leader(child.pid);
     let left = Rc::new(Cell::new(u64::from(INITIAL_CREDIT)));
     let (intake, arriving) = mpsc::unbounded_channel();
@@ -185,25 +166,14 @@ fn start_in(
     let running = Running {
         pid: child.pid,
         status: site.reaper.expect(child.pid),
-        beginning,
+        beginning: Some(child.beginning),
         deadline: (request.deadline_ms > 0).then(|| started + Duration::from_millis(request.deadline_ms)),
         intake: Intake::new(pipes.stdin, arriving, left),
         stdout: pipes.stdout,
         stderr: pipes.stderr,
         group: Rc::clone(group),
+        groups: Rc::clone(&site.groups),
         started,
     };
     Ok((Handle { group: Rc::clone(group), pidfd: child.pidfd, stdin }, running))
-}
-
-fn plan(wanted: Wanted, stdio: [OwnedFd; 3], report: Report) -> Plan {
-    Plan {
-        candidates: wanted.candidates,
-        arguments: wanted.arguments,
-        environment: wanted.environment,
-        directory: wanted.directory,
-        user: wanted.user,
-        stdio,
-        report,
-    }
 }

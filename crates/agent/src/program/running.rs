@@ -3,11 +3,12 @@
 //! future then comes to its end by itself and leaves nothing behind.
 
 use super::StartError;
-use super::cgroup::Group;
-use super::streams::{Beginning, Intake, Pump};
+use super::cgroup::{Group, Groups};
+use super::streams::{Intake, Pump};
 use crate::console;
 use crate::refusal::refused;
 use crate::session::{Gone, Outlet};
+use crate::sys::spawn::Beginning;
 use outlast_wire::guest::{Credit, Exited, GuestMessage, INITIAL_CREDIT, Started};
 use rustix::process::{Pid, WaitStatus};
 use std::cell::Cell;
@@ -24,12 +25,13 @@ const CLEAR_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Running {
     pub(super) pid: Pid,
     pub(super) status: oneshot::Receiver<WaitStatus>,
-    pub(super) beginning: Beginning,
+    pub(super) beginning: Option<Beginning>,
     pub(super) deadline: Option<Instant>,
     pub(super) intake: Intake,
     pub(super) stdout: Pump,
     pub(super) stderr: Pump,
     pub(super) group: Rc<Group>,
+    pub(super) groups: Rc<Groups>,
     pub(super) started: Instant,
 }
 
@@ -38,9 +40,11 @@ impl Running {
     /// session behind `out` goes away, the program is killed and everything else happens unheard.
     pub(crate) async fn run(mut self, out: Outlet) {
         let deadline = Deadline::arm(self.deadline, &self.group);
-        crate::console::tr("runbegin");
-        let b = self.beginning.wait().await; crate::console::tr("begun");
-        let last = match b {
+        let begun = match self.beginning.take() {
+            Some(beginning) => beginning.wait().await,
+            None => Ok(()),
+        };
+        let last = match begun {
             Ok(()) => GuestMessage::Exited(self.follow(&out, deadline).await),
             Err((stage, source)) => {
                 let error = StartError::Child { stage, source };
@@ -49,12 +53,10 @@ impl Running {
                 GuestMessage::Refused(refused("start the program", &error))
             }
         };
-        crate::console::tr("oom");
         let _ = out.send(&last).await;
-        crate::console::tr("send");
+        // The host has its answer; what follows costs it nothing.
         self.group.remove();
-        crate::console::tr("rmdir");
- crate::console::trdump();
+        self.groups.prepare_one();
     }
 
     async fn follow(&mut self, out: &Outlet, deadline: Deadline) -> Exited {
@@ -65,11 +67,9 @@ impl Running {
             self.kill();
             (&mut self.status).await.ok()
         };
-        crate::console::tr("ended");
         let wall = self.started.elapsed();
         let deadline_fired = deadline.disarm();
         self.clear(out).await;
-        crate::console::tr("clear");
         let signal = status.and_then(WaitStatus::terminating_signal);
         let killed = signal == Some(rustix::process::Signal::KILL.as_raw());
         Exited {

@@ -2,9 +2,7 @@
 //! Back-pressure is the channel's: a chunk is read only when there is a place to put it.
 
 use crate::session::{Gone, Outlet};
-use crate::sys::spawn::{Report, Stage, failure_of};
 use outlast_wire::guest::{Credit, GuestMessage, MAX_CHUNK, Output, StdinData};
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -38,43 +36,6 @@ impl Pipes {
         };
         let pipes = Self { stdin: feed, stdout: Pump::new(1, stdout)?, stderr: Pump::new(2, stderr)? };
         Ok((pipes, [input, out, err]))
-    }
-}
-
-/// The agent's ends of a child's [`Report`].
-pub(super) struct Beginning {
-    begun: Receiver,
-    failure: OwnedFd,
-}
-
-impl Beginning {
-    /// Makes them, and the ends for the child.
-    pub(super) fn new() -> Result<(Self, Report), Errno> {
-        let (begun, end) = pipe_with(PipeFlags::CLOEXEC)?;
-        let begun = Receiver::from_owned_fd(begun).map_err(|error| errno(&error))?;
-        let failure = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let report = Report { begun: end, failure: failure.try_clone().map_err(|error| errno(&error))? };
-        Ok((Self { begun, failure }, report))
-    }
-
-    /// Waits until the child has become the program, or has told why not. A child that was killed on its way
-    /// counts as begun; its exit status tells the rest.
-    pub(super) async fn wait(&self) -> Result<(), (Stage, Errno)> {
-        loop {
-            // End of file, and nothing else, makes it readable; an error here is as final.
-            if self.begun.readable().await.is_err() {
-                break;
-            }
-            match self.begun.try_read(&mut [0]) {
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Ok(_) | Err(_) => break,
-            }
-        }
-        let mut number = [0; 8];
-        // EAGAIN: no failure was told.
-        let told = rustix::io::read(&self.failure, &mut number).is_ok();
-        let failure = failure_of(u64::from_ne_bytes(number)).filter(|_| told);
-        failure.map_or(Ok(()), Err)
     }
 }
 

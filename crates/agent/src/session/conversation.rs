@@ -126,7 +126,7 @@ impl Conversation {
 
     fn exec(&mut self, stream: u32, request: &Exec, outbox: &mut Outbox) -> Result<(), Violation> {
         self.check_unused(stream)?;
-        match program::start(request, &self.services.next_name(stream), &self.services.site) {
+        match program::start(request, &self.services.site) {
             Ok((handle, running)) => {
                 self.run(stream, running.run(outbox.outlet(stream)));
                 self.streams.insert(stream, Open::Program(handle));
@@ -255,15 +255,5 @@ fn unknown_request() -> Refused {
         operation: "unknown request".to_owned(),
         errno: Errno::NOSYS.raw_os_error(),
         cause: String::new(),
-    }
-}
-
-impl Services {
-    /// A name for the group of the program on `stream`: the stream, and a number that no other program of
-    /// this guest has had, because the remains of an earlier conversation may still be there.
-    fn next_name(&self, stream: u32) -> String {
-        let number = self.started.get() + 1;
-        self.started.set(number);
-        format!("{stream}.{number}")
     }
 }

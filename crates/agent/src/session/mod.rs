@@ -28,7 +28,6 @@ use outbox::Outbox;
 use outlast_wire::guest::{
     FrameDecoder, GuestMessage, Hello, HelloAck, HostFrame, HostMessage, PROTOCOL, Quiesced, Refused,
 };
-use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -60,8 +59,6 @@ pub(crate) struct Services {
     pub(crate) site: Site,
     /// What does not change while the guest runs.
     pub(crate) facts: Facts,
-    /// Programs started since boot.
-    pub(crate) started: Cell<u64>,
 }
 
 enum State {

@@ -196,7 +196,9 @@ impl Extensions {
         };
         let kind = match header.entry_type() {
             // Old tars mark a directory by a slash at the end of its name only.
-            EntryType::Regular | EntryType::Continuous if path.ends_with(b"/") && size == 0 => Kind::Directory,
+            EntryType::Regular | EntryType::Continuous if path.ends_with(b"/") && size == 0 => {
+                Kind::Directory
+            }
             EntryType::Regular | EntryType::Continuous => {
                 Kind::File { size, executable: header.mode().unwrap_or(0) & 0o111 != 0 }
             }

@@ -163,11 +163,11 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Reads the file at `path` and judges it; `allowed` is how many bytes its files may have together.
+    /// Reads the packed bytes at `path`, without looking into them.
     ///
     /// # Errors
-    /// [`ArchiveError`] says which rule it breaks.
-    pub fn open(path: &Path, allowed: u64) -> Result<Self, ArchiveError> {
+    /// The file is not there, is none, or is too large.
+    pub fn read(path: &Path) -> Result<Vec<u8>, ArchiveError> {
         let failed = |source| ArchiveError::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
@@ -181,13 +181,13 @@ impl Archive {
         if size > ARCHIVE_BYTES {
             return Err(ArchiveError::PackedTooLarge { path: path.to_owned(), size });
         }
-        Self::inspect(packed, allowed)
+        Ok(packed)
     }
 
-    /// Judges packed bytes.
+    /// Judges packed bytes; `allowed` is how many bytes the files in it may have together.
     ///
     /// # Errors
-    /// As [`Archive::open`], but for those of the file.
+    /// [`ArchiveError`] says which rule they break.
     pub fn inspect(packed: Vec<u8>, allowed: u64) -> Result<Self, ArchiveError> {
         let entries = u64::try_from(ARCHIVE_ENTRIES).unwrap_or(u64::MAX);
         let ceiling = allowed.saturating_add(entries.saturating_mul(OVERHEAD_PER_ENTRY));

@@ -68,16 +68,25 @@ impl Plan {
     }
 
     /// Writes the files made from one member: the first from its content, the others as copies of the first.
-    pub(super) fn write(&self, member: &Member, content: &mut dyn Read, top: &Path) -> Result<(), ArchiveError> {
-        let Some([(first, executable), others @ ..]) = self.by_member.get(&member.index).map(Vec::as_slice) else {
+    pub(super) fn write(
+        &self,
+        member: &Member,
+        content: &mut dyn Read,
+        top: &Path,
+    ) -> Result<(), ArchiveError> {
+        let Some([(first, executable), others @ ..]) = self.by_member.get(&member.index).map(Vec::as_slice)
+        else {
             return Ok(());
         };
         let original = top.join(first);
         copy(content, create(&original, *executable)?, &original)?;
         for (name, executable) in others {
             let path = top.join(name);
-            let mut source = File::open(&original)
-                .map_err(|source| ArchiveError::Unpack { operation: "open", path: original.clone(), source })?;
+            let mut source = File::open(&original).map_err(|source| ArchiveError::Unpack {
+                operation: "open",
+                path: original.clone(),
+                source,
+            })?;
             copy(&mut source, create(&path, *executable)?, &path)?;
         }
         Ok(())
@@ -86,8 +95,8 @@ impl Plan {
 
 fn create(path: &Path, executable: bool) -> Result<File, ArchiveError> {
     let mode = if executable { 0o700 } else { 0o600 };
-    let made = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    made.map_err(|source| ArchiveError::Unpack { operation: "make", path: path.to_owned(), source })
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    file.map_err(|source| ArchiveError::Unpack { operation: "make", path: path.to_owned(), source })
 }
 
 /// Copies everything; what fails while reading is the archive's fault, what fails while writing the disk's.
@@ -101,26 +110,37 @@ fn copy(content: &mut dyn Read, mut file: File, path: &Path) -> Result<(), Archi
             Err(error) => return Err(ArchiveError::Broken(error)),
         };
         let written = file.write_all(&buffer[..length]);
-        written.map_err(|source| ArchiveError::Unpack { operation: "write", path: path.to_owned(), source })?;
+        written.map_err(|source| ArchiveError::Unpack {
+            operation: "write",
+            path: path.to_owned(),
+            source,
+        })?;
     }
 }
 
 impl Planner<'_> {
     /// Plans what is in a directory: `place` is where it really is, `at` what it is written as.
-    fn directory(&mut self, nodes: &BTreeMap<String, Node>, place: &[String], at: &str) -> Result<(), ArchiveError> {
+    fn directory(
+        &mut self,
+        nodes: &BTreeMap<String, Node>,
+        place: &[String],
+        at: &str,
+    ) -> Result<(), ArchiveError> {
         for (name, node) in nodes {
             let path = if at.is_empty() { name.clone() } else { format!("{at}/{name}") };
             match node {
                 Node::Directory(inner) => {
                     let place = [place, std::slice::from_ref(name)].concat();
-                    self.enter(inner, place, path)?;
+                    self.enter(inner, &place, &path)?;
                 }
                 Node::File { member, size, executable } => self.file(*member, *size, *executable, path)?,
                 Node::Symlink(target) => {
                     let led = self.tree.follow(place, name, target)?;
                     match led.node {
-                        PlaceNode::File(member, size, executable) => self.file(member, size, executable, path)?,
-                        PlaceNode::Directory(inner) => self.enter(inner, led.path, path)?,
+                        PlaceNode::File(member, size, executable) => {
+                            self.file(member, size, executable, path)?;
+                        }
+                        PlaceNode::Directory(inner) => self.enter(inner, &led.path, &path)?,
                     }
                 }
             }
@@ -128,14 +148,19 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn enter(&mut self, inner: &BTreeMap<String, Node>, place: Vec<String>, path: String) -> Result<(), ArchiveError> {
-        if self.within.contains(&place) {
+    fn enter(
+        &mut self,
+        inner: &BTreeMap<String, Node>,
+        place: &[String],
+        path: &str,
+    ) -> Result<(), ArchiveError> {
+        if self.within.iter().any(|outer| outer == place) {
             return Err(ArchiveError::LinkLoop { name: shown(path.as_bytes()) });
         }
-        self.count(&path, 0)?;
-        self.plan.directories.insert(path.clone());
-        self.within.push(place.clone());
-        self.directory(inner, &place, &path)?;
+        self.count(path, 0)?;
+        self.plan.directories.insert(path.to_owned());
+        self.within.push(place.to_vec());
+        self.directory(inner, place, path)?;
         self.within.pop();
         Ok(())
     }

@@ -94,8 +94,12 @@ fn unpacked(entries: &[Entry]) -> BTreeMap<String, String> {
 fn an_honest_archive_is_unpacked_with_safe_modes() {
     let directory = tempfile::tempdir().unwrap();
     let script = Entry { mode: 0o4755, ..file("bin/run.sh", "#!/bin/sh\n") };
-    let entries =
-        [thing("./", EntryType::Directory, ""), file("./main.py", "print(1)"), script, file("a/b/c.txt", "c")];
+    let entries = [
+        thing("./", EntryType::Directory, ""),
+        file("./main.py", "print(1)"),
+        script,
+        file("a/b/c.txt", "c"),
+    ];
     let archive = judge(&entries).unwrap();
     assert!(archive.has_file("main.py") && archive.has_file("bin/run.sh") && !archive.has_file("bin"));
     assert_eq!(archive.unpacked_bytes(), 8 + 10 + 1);
@@ -181,8 +185,13 @@ fn links_to_nothing_and_links_to_themselves_are_refused() {
 #[test]
 fn links_inside_the_tree_become_copies() {
     let hard = thing("hard", EntryType::Link, "lib/a.py");
-    let entries =
-        [file("lib/a.py", "A"), link("b.py", "lib/a.py"), link("lib2", "./lib"), link("c.py", "lib2/a.py"), hard];
+    let entries = [
+        file("lib/a.py", "A"),
+        link("b.py", "lib/a.py"),
+        link("lib2", "./lib"),
+        link("c.py", "lib2/a.py"),
+        hard,
+    ];
     let files = unpacked(&entries);
     let names: Vec<&str> = files.keys().map(String::as_str).collect();
     assert_eq!(names, ["b.py", "c.py", "hard", "lib/a.py", "lib2/a.py"]);
@@ -208,7 +217,9 @@ fn links_that_multiply_are_stopped_by_the_limits() {
 
 #[test]
 fn devices_pipes_and_sparse_files_are_refused() {
-    for kind in [EntryType::Char, EntryType::Block, EntryType::Fifo, EntryType::GNUSparse, EntryType::new(b'Z')] {
+    for kind in
+        [EntryType::Char, EntryType::Block, EntryType::Fifo, EntryType::GNUSparse, EntryType::new(b'Z')]
+    {
         assert!(matches!(judge(&[thing("x", kind, "")]), Err(ArchiveError::Kind { .. })), "{kind:?}");
     }
 }
@@ -243,7 +254,15 @@ fn long_names_and_pax_headers_are_understood() {
     builder.append_data(&mut header, &long, b"1".as_slice()).unwrap();
     builder.append_pax_extensions([("path", "from/pax.py".as_bytes()), ("size", b"2".as_slice())]).unwrap();
     let mut second = super::tests::header(&file("y", "22"));
-    builder.append(&{ second.set_cksum(); second }, b"22".as_slice()).unwrap();
+    builder
+        .append(
+            &{
+                second.set_cksum();
+                second
+            },
+            b"22".as_slice(),
+        )
+        .unwrap();
     let archive = Archive::inspect(gzip(&builder.into_inner().unwrap()), ALLOWED).unwrap();
     assert!(archive.has_file(&long) && archive.has_file("from/pax.py"));
 }
@@ -262,16 +281,19 @@ fn a_packed_archive_over_the_limit_is_refused_with_its_size() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("big.tar.gz");
     File::create(&path).unwrap().set_len(ARCHIVE_BYTES + 1).unwrap();
-    assert!(matches!(Archive::open(&path, ALLOWED), Err(ArchiveError::PackedTooLarge { size, .. }) if size == ARCHIVE_BYTES + 1));
-    assert!(matches!(Archive::open(directory.path(), ALLOWED), Err(ArchiveError::NotAFile { .. })));
-    assert!(matches!(Archive::open(&directory.path().join("no"), ALLOWED), Err(ArchiveError::Read { .. })));
+    assert!(
+        matches!(Archive::read(&path), Err(ArchiveError::PackedTooLarge { size, .. }) if size == ARCHIVE_BYTES + 1)
+    );
+    assert!(matches!(Archive::read(directory.path()), Err(ArchiveError::NotAFile { .. })));
+    assert!(matches!(Archive::read(&directory.path().join("no")), Err(ArchiveError::Read { .. })));
 }
 
 fn any_entry() -> impl Strategy<Value = Entry> {
     let part = prop::sample::select(&["a", "b", "..", ".", "", "c"][..]);
     let path = prop::collection::vec(part, 1..4).prop_map(|parts| parts.join("/"));
     let kind = prop::sample::select(
-        &[EntryType::Regular, EntryType::Regular, EntryType::Directory, EntryType::Symlink, EntryType::Link][..],
+        &[EntryType::Regular, EntryType::Regular, EntryType::Directory, EntryType::Symlink, EntryType::Link]
+            [..],
     );
     (path.clone(), kind, path, 0usize..2000).prop_map(|(name, kind, target, size)| {
         let content = if kind == EntryType::Regular { "x".repeat(size) } else { String::new() };

@@ -88,8 +88,7 @@ impl Tree {
     }
 
     fn earlier_file(&self, name: &Name, target: &Name) -> Result<Node, ArchiveError> {
-        let dangling =
-            || ArchiveError::LinkDangling { name: name.shown(), target: target.shown() };
+        let dangling = || ArchiveError::LinkDangling { name: name.shown(), target: target.shown() };
         match self.node(&target.0) {
             Some(file @ Node::File { .. }) => Ok(file.clone()),
             Some(Node::Directory(_) | Node::Symlink(_)) | None => Err(dangling()),
@@ -108,7 +107,12 @@ impl Tree {
     }
 
     /// Follows the link that lies in the directory `parent` (free of links) under the name `link`.
-    pub(super) fn follow(&self, parent: &[String], link: &str, target: &str) -> Result<Place<'_>, ArchiveError> {
+    pub(super) fn follow(
+        &self,
+        parent: &[String],
+        link: &str,
+        target: &str,
+    ) -> Result<Place<'_>, ArchiveError> {
         let name = || shown([parent, &[link.to_owned()]].concat().join("/").as_bytes());
         let shown_target = || shown(target.as_bytes());
         let out = || ArchiveError::LinkOut { name: name(), target: shown_target() };

@@ -82,13 +82,12 @@ pub(crate) fn judge(state: IncarnationState, runner: &Runner, allowed: Duration)
         (_, Runner::Dead { rebooted: true }) => Judgement::End(Ended::HostRebooted),
         (_, Runner::Dead { rebooted: false }) => Judgement::End(Ended::RunnerDead),
         (_, Runner::None { age }) if *age >= timeout::CLAIM => Judgement::End(Ended::NeverClaimed),
-        (_, Runner::None { .. }) => Judgement::Leave,
         (IncarnationState::Dying, Runner::Alive { .. }) => Judgement::Kill(KillReason::Dying),
         (_, Runner::Alive { silent, .. }) if *silent >= timeout::HEARTBEAT_LOST => {
             Judgement::Kill(KillReason::Silent)
         }
         (_, Runner::Alive { age, .. }) if *age >= allowed => Judgement::Kill(KillReason::Overdue),
-        (_, Runner::Alive { .. }) => Judgement::Leave,
+        (_, Runner::None { .. } | Runner::Alive { .. }) => Judgement::Leave,
     }
 }
 
@@ -99,10 +98,10 @@ pub(crate) struct Remains {
     pub(crate) ended: Ended,
     /// Whether the incarnation had been published as running.
     pub(crate) published: bool,
-    /// Whether somebody had asked for its death.
-    pub(crate) kill_requested: bool,
-    /// Whether it was killed just now because it was overdue.
-    pub(crate) overdue: bool,
+    /// Who had asked for its death, if somebody had.
+    pub(crate) wanted_by: Option<Killer>,
+    /// Why its runner was killed just now, if that is how it died.
+    pub(crate) killed: Option<KillReason>,
     /// The boot step it had reached.
     pub(crate) step: BootStep,
 }
@@ -113,7 +112,7 @@ impl Remains {
         match self.ended {
             Ended::NeverClaimed => DeathCause::NeverClaimed,
             Ended::HostRebooted => DeathCause::HostRebooted,
-            Ended::RunnerDead if self.overdue => DeathCause::TimedOut,
+            Ended::RunnerDead if self.killed == Some(KillReason::Overdue) => DeathCause::TimedOut,
             Ended::RunnerDead => DeathCause::RunnerKilled,
         }
     }
@@ -121,17 +120,19 @@ impl Remains {
     /// The one outcome that can honestly be given: never `completed`, and never that it did not run when it
     /// may have.
     pub(crate) fn outcome(self) -> Outcome {
-        if self.kill_requested {
-            return Outcome::Killed { by: Killer::Request };
+        if let Some(by) = self.wanted_by {
+            return Outcome::Killed { by };
         }
-        if self.published && self.overdue {
+        if self.published && self.killed == Some(KillReason::Overdue) {
             return Outcome::TimedOut;
         }
-        let cause = match self.ended {
-            Ended::NeverClaimed => "no runner claimed it",
-            Ended::HostRebooted => "the host was booted again",
-            Ended::RunnerDead if self.overdue => "its runner was killed because it was overdue",
-            Ended::RunnerDead => "its runner died",
+        let cause = match (self.ended, self.killed) {
+            (Ended::NeverClaimed, _) => "no runner claimed it",
+            (Ended::HostRebooted, _) => "the host was booted again",
+            (Ended::RunnerDead, Some(KillReason::Silent)) => "its runner fell silent and was killed",
+            (Ended::RunnerDead, Some(KillReason::Overdue)) => "its runner was overdue and was killed",
+            (Ended::RunnerDead, Some(KillReason::Dying)) => "its runner would not end and was killed",
+            (Ended::RunnerDead, None) => "its runner died",
         };
         let cause = cause.to_owned();
         if self.published { Outcome::Lost { cause } } else { Outcome::NotStarted { step: self.step, cause } }
@@ -151,10 +152,9 @@ pub(crate) fn step_reached(journal: &Journal) -> BootStep {
         | JournalEntry::Template { .. }
         | JournalEntry::End { .. } => None,
     });
-    let forward = steps.filter(|(_, phase)| {
-        matches!(phase, StepPhase::Begin | StepPhase::Done | StepPhase::Failed)
-    });
-    match forward.last() {
+    let mut forward =
+        steps.filter(|(_, phase)| matches!(phase, StepPhase::Begin | StepPhase::Done | StepPhase::Failed));
+    match forward.next_back() {
         None => BootStep::Claim,
         Some((step, StepPhase::Done)) => {
             let next = BootStep::ALL.iter().copied().find(|later| *later > step);
@@ -209,11 +209,14 @@ mod tests {
         #[test]
         fn every_outcome_is_legal_and_none_is_success(
             ended in prop::sample::select(&[Ended::NeverClaimed, Ended::RunnerDead, Ended::HostRebooted][..]),
-            published: bool, kill_requested: bool, overdue: bool,
-            step in prop::sample::select(BootStep::ALL),
+            published: bool, step in prop::sample::select(BootStep::ALL),
+            killed in prop::option::of(prop::sample::select(
+                &[KillReason::Silent, KillReason::Overdue, KillReason::Dying][..],
+            )),
+            wanted_by in prop::option::of(prop::sample::select(Killer::ALL)),
         ) {
             prop_assume!(!(published && ended == Ended::NeverClaimed));
-            let remains = Remains { ended, published, kill_requested, overdue, step };
+            let remains = Remains { ended, published, wanted_by, killed, step };
             let state = if published { WorkloadState::Running } else { WorkloadState::Starting };
             let outcome = remains.outcome();
             prop_assert_ne!(outcome.kind(), "completed");
@@ -223,7 +226,10 @@ mod tests {
 
     #[test]
     fn a_healthy_runner_is_left_alone_and_a_silent_or_overdue_one_is_killed() {
-        let alive = |silent, age| Runner::Alive { silent: Duration::from_secs(silent), age: Duration::from_secs(age) };
+        let alive = |silent, age| Runner::Alive {
+            silent: Duration::from_secs(silent),
+            age: Duration::from_secs(age),
+        };
         assert_eq!(judge(State::Running, &alive(1, 100), HOUR), Judgement::Leave);
         assert_eq!(judge(State::Running, &alive(10, 100), HOUR), Judgement::Kill(KillReason::Silent));
         assert_eq!(judge(State::Claimed, &alive(1, 3600), HOUR), Judgement::Kill(KillReason::Overdue));

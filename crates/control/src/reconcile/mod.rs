@@ -17,7 +17,7 @@ use crate::site::Site;
 use judgement::{Ended, Judgement, KillReason, Remains, Runner, judge, step_reached};
 use look::Sight;
 use outlast_machine::process::{Doubt, Process, ProcessError};
-use outlast_model::{DeathCause, IncarnationId, IncarnationState, Outcome, timeout};
+use outlast_model::{DeathCause, IncarnationId, IncarnationState, Killer, Outcome, timeout};
 use outlast_store::{IncarnationRow, Owner, Store, StoreError};
 use outlast_wire::exit_code::FailureKind;
 use outlast_wire::record::{DeathRecord, EndRecord, OutcomeRecord};
@@ -95,10 +95,18 @@ pub(crate) fn reconcile(site: &Site, id: IncarnationId) -> Result<Standing, Erro
     act(site, id, None)
 }
 
-/// The same after the incarnation's end was asked for and did not come: its runner is killed. `why` is a
-/// sentence for the death certificate.
-pub(crate) fn put_down(site: &Site, id: IncarnationId, why: &str) -> Result<Standing, Error> {
-    act(site, id, Some(why))
+/// Why a runner is killed that would not end when it was asked to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Doom<'a> {
+    /// Who wants its workload dead.
+    pub(crate) by: Killer,
+    /// A sentence for the death certificate.
+    pub(crate) why: &'a str,
+}
+
+/// The same after the incarnation's end was asked for and did not come: its runner is killed.
+pub(crate) fn put_down(site: &Site, id: IncarnationId, doom: Doom<'_>) -> Result<Standing, Error> {
+    act(site, id, Some(doom))
 }
 
 /// The row of an incarnation whose runner is believed gone: proves it, and ends it if the runner did not.
@@ -125,8 +133,8 @@ pub(crate) fn abandon(site: &Site, id: IncarnationId, why: &str) -> Result<(), E
     if row.state != IncarnationState::Intended {
         return Ok(());
     }
-    let verdict = Verdict { ended: Ended::NeverClaimed, overdue: false, evidence: vec![why.to_owned()] };
-    end(site, &row, verdict)?;
+    let verdict = Verdict { ended: Ended::NeverClaimed, killed: None, evidence: vec![why.to_owned()] };
+    end(site, &row, verdict, None)?;
     Ok(())
 }
 
@@ -149,16 +157,16 @@ fn row_of(store: &Store, id: IncarnationId) -> Result<IncarnationRow, StoreError
 /// How an incarnation is known to be over, with what was seen.
 struct Verdict {
     ended: Ended,
-    overdue: bool,
+    killed: Option<KillReason>,
     evidence: Vec<String>,
 }
 
-fn act(site: &Site, id: IncarnationId, doom: Option<&str>) -> Result<Standing, Error> {
+fn act(site: &Site, id: IncarnationId, doom: Option<Doom<'_>>) -> Result<Standing, Error> {
     for _ in 0..ATTEMPTS {
         let row = row_of(site.store()?, id)?;
         if row.state == IncarnationState::Ended {
             see_off(&row);
-            sweep::sweep(site, id);
+            sweep::sweep(site, &row);
             return Ok(Standing::Over(Box::new(row)));
         }
         let sight = row.runner.as_ref().map(look::sight);
@@ -178,11 +186,13 @@ fn act(site: &Site, id: IncarnationId, doom: Option<&str>) -> Result<Standing, E
                 }
                 kill(site, &row, &process, (reason, doom))?
             }
-            (Judgement::End(ended), sight) => Verdict { ended, overdue: false, evidence: look::proof(sight.as_ref()) },
+            (Judgement::End(ended), sight) => {
+                Verdict { ended, killed: None, evidence: look::proof(sight.as_ref()) }
+            }
             // The judgement follows from the sight: these pairs do not come about.
             (Judgement::Refuse | Judgement::Kill(_), _) => continue,
         };
-        if end(site, &row, verdict)? {
+        if end(site, &row, verdict, doom.map(|doom| doom.by))? {
             let row = row_of(site.store()?, id)?;
             return Ok(Standing::Over(Box::new(row)));
         }
@@ -208,11 +218,11 @@ fn kill(
     site: &Site,
     row: &IncarnationRow,
     process: &Process,
-    (reason, doom): (KillReason, Option<&str>),
+    (reason, doom): (KillReason, Option<Doom<'_>>),
 ) -> Result<Verdict, Error> {
     let failed = |source| ReconcileError::Process { incarnation: row.id, source };
     let why = match (reason, doom) {
-        (_, Some(doom)) => doom.to_owned(),
+        (_, Some(doom)) => doom.why.to_owned(),
         (KillReason::Silent, None) => {
             format!("its runner's heart had not beaten for {} s", timeout::HEARTBEAT_LOST.as_secs())
         }
@@ -223,7 +233,7 @@ fn kill(
     process.signal(Signal::KILL).map_err(failed)?;
     if process.wait_dead(timeout::DEATH).map_err(failed)? {
         let evidence = vec![why, "it was killed through its pidfd, which then told its death".to_owned()];
-        return Ok(Verdict { ended: Ended::RunnerDead, overdue: reason == KillReason::Overdue, evidence });
+        return Ok(Verdict { ended: Ended::RunnerDead, killed: Some(reason), evidence });
     }
     let mut evidence = vec![why];
     evidence.extend(process.stack_evidence());
@@ -239,8 +249,13 @@ fn kill(
 }
 
 /// Writes the end; `false` when somebody else has changed the row first.
-fn end(site: &Site, row: &IncarnationRow, verdict: Verdict) -> Result<bool, Error> {
-    let (outcome, death) = outcome_and_death(site, row, &verdict)?;
+fn end(
+    site: &Site,
+    row: &IncarnationRow,
+    verdict: Verdict,
+    doomed_by: Option<Killer>,
+) -> Result<bool, Error> {
+    let (outcome, death) = outcome_and_death(site, row, &verdict, doomed_by)?;
     let log = look::measure_output(site, row.id);
     let mut evidence = verdict.evidence;
     evidence.extend(log.complaint);
@@ -254,7 +269,7 @@ fn end(site: &Site, row: &IncarnationRow, verdict: Verdict) -> Result<bool, Erro
     let owner = Owner::Reconciler { expected: row.state, runner: row.runner.clone() };
     match site.store()?.end(row.id, &owner, &record) {
         Ok(()) => {
-            sweep::sweep(site, row.id);
+            sweep::sweep(site, row);
             Ok(true)
         }
         Err(StoreError::NotOwner { .. }) => Ok(false),
@@ -266,6 +281,7 @@ fn outcome_and_death(
     site: &Site,
     row: &IncarnationRow,
     verdict: &Verdict,
+    doomed_by: Option<Killer>,
 ) -> Result<(Option<Outcome>, DeathCause), Error> {
     let workload = match row.workload {
         Some(id) => site.store()?.workload(id)?,
@@ -274,8 +290,12 @@ fn outcome_and_death(
     let remains = Remains {
         ended: verdict.ended,
         published: row.running_unix_ns.is_some(),
-        kill_requested: workload.as_ref().is_some_and(|row| row.kill_requested_unix_ns.is_some()),
-        overdue: verdict.overdue,
+        wanted_by: workload
+            .as_ref()
+            .and_then(|row| row.kill_requested_unix_ns)
+            .map(|_| Killer::Request)
+            .or(doomed_by),
+        killed: verdict.killed,
         step: step_reached(&journal_of(site, row.id)),
     };
     let outcome = workload.map(|_| match (remains.outcome(), verdict.ended, verdict.evidence.first()) {

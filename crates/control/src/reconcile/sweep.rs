@@ -6,6 +6,8 @@
 use crate::site::Site;
 use outlast_machine::cgroup::{self, Hierarchy, IncarnationCgroup};
 use outlast_model::{IncarnationId, StoreId, timeout};
+use outlast_store::IncarnationRow;
+use outlast_wire::intent::Purpose;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -58,26 +60,33 @@ impl Leftover {
     }
 }
 
-/// Everything that is there of one incarnation. `cgroups` are the incarnations of this store that have one.
-pub(crate) fn leftovers(site: &Site, id: IncarnationId, cgroups: &[IncarnationId]) -> Vec<Leftover> {
-    let mut found: Vec<Leftover> = candidates(id)
-        .into_iter()
-        .filter(|candidate| candidate.path(site).symlink_metadata().is_ok())
-        .collect();
-    if cgroups.contains(&id) {
-        found.push(Leftover::Cgroup(id));
+/// Everything that is there of one incarnation that is over. `cgroups` are the incarnations of this store that
+/// have one.
+pub(crate) fn leftovers(site: &Site, row: &IncarnationRow, cgroups: &[IncarnationId]) -> Vec<Leftover> {
+    let there = |candidate: &Leftover| candidate.path(site).symlink_metadata().is_ok();
+    let mut found: Vec<Leftover> = candidates(row.id).into_iter().filter(there).collect();
+    if cgroups.contains(&row.id) {
+        found.push(Leftover::Cgroup(row.id));
+    }
+    let scratch = Leftover::TemplateScratch(row.id);
+    if there(&scratch) && crate::template::is_abandoned(site, row) {
+        found.push(scratch);
     }
     found
 }
 
-fn candidates(id: IncarnationId) -> [Leftover; 4] {
-    [Leftover::RunDirectory(id), Leftover::Input(id), Leftover::Hold(id), Leftover::TemplateScratch(id)]
+fn candidates(id: IncarnationId) -> [Leftover; 3] {
+    [Leftover::RunDirectory(id), Leftover::Input(id), Leftover::Hold(id)]
 }
 
 /// Clears away everything of an incarnation that is over. What cannot be removed stays visible to `doctor`.
-pub(super) fn sweep(site: &Site, id: IncarnationId) {
+pub(super) fn sweep(site: &Site, row: &IncarnationRow) {
     let Ok(Some(store)) = site.existing_store() else { return };
-    let everything = candidates(id).into_iter().chain([Leftover::Cgroup(id)]);
+    let mut everything = candidates(row.id).to_vec();
+    everything.push(Leftover::Cgroup(row.id));
+    if matches!(row.intent.purpose, Purpose::Template { .. }) && crate::template::is_abandoned(site, row) {
+        everything.push(Leftover::TemplateScratch(row.id));
+    }
     for leftover in everything {
         if let Err(error) = remove(site, store.id(), &leftover) {
             tracing::warn!(%error, name = leftover.name(site), "cannot clear away what an incarnation left");

@@ -1,6 +1,6 @@
 //! The checks in their order: what costs nothing first, what opens files last.
 
-use super::program::{Files, files_and_command, image_for};
+use super::program::{Files, files_and_command, image_for, material};
 use super::{DEFAULT_MEMORY, RequestError, RunRequest, Stdin};
 use crate::error::Error;
 use crate::site::Site;
@@ -36,10 +36,11 @@ pub(crate) struct Checked {
 pub(crate) fn check(site: &Site, request: RunRequest) -> Result<Checked, Error> {
     check_limits(&request)?;
     check_stdin(&request.stdin)?;
+    let material = material(&request.what)?;
     let image = image_for(&site.places().library(), &request.what)?;
-    let host = Memory::from_bytes(host::memory_total()?).unwrap_or(Memory::MIN);
+    let host = Memory::from_bytes(host::memory_total()?.max(1)).expect("at least one byte");
     let (memory, machine_memory) = memory_for(&image, request.memory, host)?;
-    let (files, mut argv) = files_and_command(&image, &request.what, memory.bytes() / 2)?;
+    let (files, mut argv) = files_and_command(&image, &request.what, material, memory.bytes() / 2)?;
     argv.extend(request.arguments.iter().cloned());
     check_arguments(&argv, &request)?;
     check_disk(site.places().home(), files.bytes())?;
@@ -61,7 +62,9 @@ fn check_limits(request: &RunRequest) -> Result<(), RequestError> {
         return Err(RequestError::OutputLimit { asked: request.output_limit });
     }
     match request.idempotency_key.as_ref().map(String::len) {
-        Some(length) if !(1..=IDEMPOTENCY_KEY_BYTES).contains(&length) => Err(RequestError::KeyLength { length }),
+        Some(length) if !(1..=IDEMPOTENCY_KEY_BYTES).contains(&length) => {
+            Err(RequestError::KeyLength { length })
+        }
         Some(_) | None => Ok(()),
     }
 }

@@ -1,7 +1,9 @@
 //! Why a request is refused.
 
-use outlast_model::limit::{ARGUMENT_BYTES, IDEMPOTENCY_KEY_BYTES, OUTPUT_BYTES_MAX, SOURCE_BYTES, STDIN_BYTES};
 use outlast_model::Memory;
+use outlast_model::limit::{
+    ARGUMENT_BYTES, IDEMPOTENCY_KEY_BYTES, OUTPUT_BYTES_MAX, SOURCE_BYTES, STDIN_BYTES,
+};
 use outlast_wire::exit_code::FailureKind;
 use std::io;
 use std::path::PathBuf;
@@ -99,7 +101,10 @@ pub enum RequestError {
         image: String,
     },
     /// More memory than the host has.
-    #[error("a machine of {machine} (a limit of {asked} and what the guest needs itself) does not fit: this host has {host}")]
+    #[error(
+        "a machine of {} MiB (a limit of {asked} and what the guest needs itself) does not fit: this host has {} MiB",
+        .machine.mib(), .host.mib()
+    )]
     MemoryTooLarge {
         /// What was asked for.
         asked: Memory,
@@ -154,8 +159,9 @@ impl RequestError {
                 Some(format!("outlast run --runtime {first} …, after outlast image build {first}"))
             }
             Self::NoRuntimeFor { .. } => Some("name it with --runtime".to_owned()),
-            Self::NoRuntimeIn { image } => Some(format!("outlast run --image {image} -- COMMAND")),
-            Self::NoCommand { image } => Some(format!("outlast run --image {image} -- COMMAND")),
+            Self::NoRuntimeIn { image } | Self::NoCommand { image } => {
+                Some(format!("outlast run --image {image} -- COMMAND"))
+            }
             Self::MemoryTooSmall { least, .. } => Some(format!("ask for --memory {least} or more")),
             Self::DiskFull { .. } => Some("outlast doctor --fix".to_owned()),
             _ => None,

@@ -44,6 +44,30 @@ impl Files {
     }
 }
 
+/// What was read before anything was decided about it.
+#[derive(Debug)]
+pub(super) enum Material {
+    /// Nothing.
+    None,
+    /// Source code.
+    Source(Vec<u8>),
+    /// A packed archive.
+    Packed(Vec<u8>),
+}
+
+/// Reads the code. Needs neither image nor runtime: a file that is not there is the first thing to say.
+pub(super) fn material(what: &What) -> Result<Material, Error> {
+    match what {
+        What::Command { .. } => Ok(Material::None),
+        What::Inline { code, .. } => Ok(Material::Source(checked_source("on standard input", code.clone())?)),
+        What::File { path, .. } => {
+            let code = checked_source(&path.display().to_string(), read_source(path)?)?;
+            Ok(Material::Source(code))
+        }
+        What::Archive { path, .. } => Ok(Material::Packed(Archive::read(path)?)),
+    }
+}
+
 /// The image that will run it, opened. Asks nothing of the disk but the image.
 pub(super) fn image_for(library: &Library, what: &What) -> Result<Image, Error> {
     match what {
@@ -82,7 +106,8 @@ fn is_recipe(runtime: &str) -> bool {
 
 /// The names of all runtimes: those that can be built, and those of images that are there.
 fn runtimes(library: &Library) -> Vec<String> {
-    let recipes = RECIPES.iter().filter(|recipe| recipe.runtime.is_some()).map(|recipe| recipe.name.to_owned());
+    let recipes =
+        RECIPES.iter().filter(|recipe| recipe.runtime.is_some()).map(|recipe| recipe.name.to_owned());
     let mut names: Vec<String> = recipes.collect();
     for (name, _) in built_runtimes(library) {
         if !names.contains(&name) {
@@ -107,7 +132,8 @@ fn runtime_or_told_by(library: &Library, asked: Option<&str>, name: &str) -> Res
         return Ok(asked.to_owned());
     }
     let ending = Path::new(name).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-    let endings = RECIPES.iter().filter_map(|recipe| Some((recipe.name, recipe.runtime.as_ref()?.extensions)));
+    let endings =
+        RECIPES.iter().filter_map(|recipe| Some((recipe.name, recipe.runtime.as_ref()?.extensions)));
     if let Some((name, _)) = endings.clone().find(|(_, endings)| endings.contains(&ending)) {
         return Ok(name.to_owned());
     }
@@ -126,34 +152,37 @@ fn runtime_or_told_by(library: &Library, asked: Option<&str>, name: &str) -> Res
     Err(RequestError::NoRuntimeFor { name: shorten(name), known })
 }
 
-/// Reads the code, and says what the guest will be told to start. `allowed` is what an archive may unpack to.
-pub(super) fn files_and_command(image: &Image, what: &What, allowed: u64) -> Result<(Files, Vec<String>), Error> {
-    let runtime = || {
-        let none = || RequestError::NoRuntimeIn { image: image.name().to_owned() };
-        image.manifest().runtime().ok_or_else(none)
+/// The files of the working directory, and what the guest will be told to start. `allowed` is what an archive may
+/// unpack to.
+pub(super) fn files_and_command(
+    image: &Image,
+    what: &What,
+    material: Material,
+    allowed: u64,
+) -> Result<(Files, Vec<String>), Error> {
+    if let What::Command { image, argv } = what {
+        let none = || RequestError::NoCommand { image: image.clone() };
+        argv.first().filter(|program| !program.is_empty()).ok_or_else(none)?;
+        return Ok((Files::None, argv.clone()));
+    }
+    let none = || RequestError::NoRuntimeIn { image: image.name().to_owned() };
+    let runtime = image.manifest().runtime().ok_or_else(none)?;
+    let name = match what {
+        What::File { path, .. } => name_in_guest(runtime, path),
+        What::Inline { .. } | What::Archive { .. } | What::Command { .. } => runtime.file_name.clone(),
     };
-    match what {
-        What::Command { image, argv } => {
-            let none = || RequestError::NoCommand { image: image.clone() };
-            argv.first().filter(|program| !program.is_empty()).ok_or_else(none)?;
-            Ok((Files::None, argv.clone()))
-        }
-        What::Inline { code, .. } => {
-            let runtime = runtime()?;
-            let content = checked_source("on standard input", code.clone())?;
-            let name = runtime.file_name.clone();
+    match material {
+        Material::None => Ok((Files::None, command(runtime, &name))),
+        Material::Source(content) => {
             Ok((Files::One { name: name.clone(), content }, command(runtime, &name)))
         }
-        What::File { path, .. } => {
-            let runtime = runtime()?;
-            let content = checked_source(&path.display().to_string(), read_source(path)?)?;
-            let name = name_in_guest(runtime, path);
-            Ok((Files::One { name: name.clone(), content }, command(runtime, &name)))
-        }
-        What::Archive { path, entry, .. } => {
-            let runtime = runtime()?;
-            let archive = Archive::open(path, allowed)?;
-            let entry = entry_of(&archive, runtime, entry.as_deref())?;
+        Material::Packed(packed) => {
+            let archive = Archive::inspect(packed, allowed)?;
+            let asked = match what {
+                What::Archive { entry, .. } => entry.as_deref(),
+                What::File { .. } | What::Inline { .. } | What::Command { .. } => None,
+            };
+            let entry = entry_of(&archive, runtime, asked)?;
             Ok((Files::Archive(Box::new(archive)), command(runtime, &entry)))
         }
     }
@@ -226,7 +255,13 @@ pub(crate) fn wire_program(spec: &WorkloadSpec, runtime: Option<&Runtime>, stdin
 
 /// Ours, then the runtime's, then the user's: a later one of a name wins.
 pub(crate) fn environment(runtime: Option<&Runtime>, asked: &[EnvVar]) -> Vec<String> {
-    let ours = [("HOME", GUEST_HOME), ("LANG", "C.UTF-8"), ("LOGNAME", GUEST_USER), ("PATH", GUEST_PATH), ("USER", GUEST_USER)];
+    let ours = [
+        ("HOME", GUEST_HOME),
+        ("LANG", "C.UTF-8"),
+        ("LOGNAME", GUEST_USER),
+        ("PATH", GUEST_PATH),
+        ("USER", GUEST_USER),
+    ];
     let mut environment: BTreeMap<String, String> =
         ours.iter().map(|(name, value)| ((*name).to_owned(), format!("{name}={value}"))).collect();
     let runtimes = runtime.map(|runtime| runtime.env.as_slice()).unwrap_or_default();

@@ -38,7 +38,7 @@ pub(super) mod tests {
         assert_eq!(key_of(&ingredients()), GOLDEN);
     }
 
-    const GOLDEN: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+    const GOLDEN: &str = "b5b94c639498eea7b8a05b6b7f236518e4537e0c869f51956db9e83c66cd97bd";
 
     #[test]
     fn every_ingredient_counts() {
@@ -60,9 +60,9 @@ pub(super) mod tests {
         ];
         let mut keys = vec![key_of(&ingredients())];
         for change in changes {
-            let mut changed = ingredients();
-            change(&mut changed);
-            let key = key_of(&changed);
+            let mut other = ingredients();
+            change(&mut other);
+            let key = key_of(&other);
             assert!(!keys.contains(&key));
             keys.push(key);
         }

@@ -4,7 +4,7 @@ use super::key::key_of;
 use super::shelf::{Condition, Shelf, scratch};
 use super::{TemplateError, is_ready, new_suffix, set_aside_because, shorten, sweep_scratch};
 use crate::clock;
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::incarnation::{self, Ground, Made};
 use crate::lock::Lock;
 use crate::notice::{Notice, Notify};
@@ -44,7 +44,12 @@ pub(crate) enum Readiness {
 ///
 /// # Errors
 /// Facts about the host that the run itself needs cannot be had.
-pub(crate) fn ready(site: &Site, ground: &Ground, machine: &Machine, notify: Notify<'_>) -> Result<Readiness, Error> {
+pub(crate) fn ready(
+    site: &Site,
+    ground: &Ground,
+    machine: &Machine,
+    notify: Notify<'_>,
+) -> Result<Readiness, Error> {
     let ingredients = ground.ingredients(machine)?;
     let key = key_of(&ingredients);
     let shelf = Shelf::at(&site.places().library());
@@ -64,17 +69,6 @@ fn clone_of(shelf: &Shelf, key: String) -> Readiness {
     Readiness::Clone(Start::Clone { template: shelf.path(&key), key })
 }
 
-/// The error and its causes on one line: it goes into a record.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
 fn under_lock(
     site: &Site,
     ground: &Ground,
@@ -87,7 +81,9 @@ fn under_lock(
     shelf.make()?;
     let image = ingredients.image.clone();
     let Some(_lock) = take_lock(shelf, &key, &image, notify)? else {
-        return Ok(Readiness::Cold(Some("another process makes its template and does not come to an end".to_owned())));
+        return Ok(Readiness::Cold(Some(
+            "another process makes its template and does not come to an end".to_owned(),
+        )));
     };
     match (shelf.check(&key), seen) {
         (condition, _) if is_ready(&condition) => return Ok(clone_of(shelf, key)),
@@ -102,7 +98,7 @@ fn under_lock(
         }
         (Condition::Absent | Condition::Ready, _) => {}
     }
-    sweep_scratch(site, shelf);
+    sweep_scratch(site, shelf, &key);
     notify(Notice::MakingTemplate { image: &image });
     let made = make(site, ground, (machine, ingredients), shelf);
     notify(Notice::Done);
@@ -110,7 +106,12 @@ fn under_lock(
     Ok(clone_of(shelf, key))
 }
 
-fn take_lock(shelf: &Shelf, key: &str, image: &str, notify: Notify<'_>) -> Result<Option<Lock>, TemplateError> {
+fn take_lock(
+    shelf: &Shelf,
+    key: &str,
+    image: &str,
+    notify: Notify<'_>,
+) -> Result<Option<Lock>, TemplateError> {
     let path = shelf.lock_path(key);
     let failed = |source| TemplateError::Io { operation: "lock", path: path.clone(), source };
     if let Some(lock) = Lock::try_take(&path).map_err(failed)? {
@@ -209,7 +210,10 @@ fn warm_up(ground: &Ground, machine: &Machine) -> Option<Program> {
         return None;
     }
     let needs = ground.needs();
-    let memory = machine.memory.saturating_sub(needs.reserve.bytes()).max(needs.min_limit.bytes());
+    // The other way round from limit to machine: what of this machine is not the guest's own.
+    let rest = machine.memory.saturating_sub(needs.reserve.bytes());
+    let share = needs.reserve_share.map_or(0, |share| rest / share);
+    let memory = rest.saturating_sub(share).max(needs.min_limit.bytes());
     Some(Program {
         argv: runtime.warm_up.clone(),
         env: crate::request::environment(Some(runtime), &[]),

@@ -20,10 +20,13 @@ pub(crate) use shelf::scratch;
 use crate::error::Error;
 use crate::incarnation;
 use crate::lock::Lock;
+use crate::reconcile::{Standing, reconcile};
 use crate::site::Site;
 use outlast_machine::image::LibraryError;
 use outlast_model::IncarnationId;
+use outlast_store::IncarnationRow;
 use outlast_wire::exit_code::FailureKind;
+use outlast_wire::intent::Purpose;
 use outlast_wire::paths::Library;
 use outlast_wire::view::TemplateView;
 use shelf::{Condition, Shelf};
@@ -106,7 +109,9 @@ impl TemplateError {
         match self {
             Self::NotFound { .. } | Self::Ambiguous { .. } => Some("outlast template ls".to_owned()),
             Self::Busy { .. } => Some("outlast ps".to_owned()),
-            Self::TooLittleSpace { .. } => Some("outlast template ls, then outlast template rm KEY".to_owned()),
+            Self::TooLittleSpace { .. } => {
+                Some("outlast template ls, then outlast template rm KEY".to_owned())
+            }
             Self::Io { .. } | Self::Hash(_) | Self::MakerFailed { .. } => None,
         }
     }
@@ -142,9 +147,12 @@ fn view_of(shelf: &Shelf, key: &str) -> TemplateView {
             made_unix_ns: Some(manifest.made_unix_ns),
             bytes,
         },
-        Err(_) => {
-            TemplateView { key: key.to_owned(), state: "damaged".to_owned(), bytes, ..TemplateView::default() }
-        }
+        Err(_) => TemplateView {
+            key: key.to_owned(),
+            state: "damaged".to_owned(),
+            bytes,
+            ..TemplateView::default()
+        },
     }
 }
 
@@ -178,12 +186,30 @@ fn try_lock(shelf: &Shelf, key: &str) -> Result<Lock, TemplateError> {
     taken.ok_or_else(|| TemplateError::Busy { key: key.to_owned() })
 }
 
-/// Removes what makers of this store left that are over.
-fn sweep_scratch(site: &Site, shelf: &Shelf) {
+/// Whether nobody is about to publish what the incarnation of this row, which is over, has made: its maker
+/// holds the lock of the key until it has.
+pub(crate) fn is_abandoned(site: &Site, row: &IncarnationRow) -> bool {
+    let Purpose::Template { key, .. } = &row.intent.purpose else { return false };
+    let path = Shelf::at(&site.places().library()).lock_path(key);
+    // A lock that cannot be looked at says nothing: better left lying than taken away.
+    matches!(Lock::try_take(&path), Ok(Some(_)))
+}
+
+/// Removes what makers of this store left that are over. The caller holds the lock of `key`.
+fn sweep_scratch(site: &Site, shelf: &Shelf, key: &str) {
     for id in shelf.scratches() {
-        // Reconciling it removes its scratch when it is over. Those of other stores are unknown here.
-        if let Err(error) = crate::reconcile::reconcile(site, id) {
-            tracing::debug!(%error, incarnation = %id, "a template's scratch is left alone");
+        // Those of other stores are unknown here, and left alone.
+        let over = match reconcile(site, id) {
+            Ok(Standing::Over(row)) => row,
+            Ok(Standing::Lives(_)) => continue,
+            Err(error) => {
+                tracing::debug!(%error, incarnation = %id, "a template's scratch is left alone");
+                continue;
+            }
+        };
+        // Of other keys, reconciling has removed it. Of ours it could not know that we are the ones who hold it.
+        if matches!(&over.intent.purpose, Purpose::Template { key: of, .. } if of == key) {
+            let _ = std::fs::remove_dir_all(shelf::scratch(&site.places().library(), id));
         }
     }
 }

@@ -83,7 +83,9 @@ impl Shelf {
             match stamp::digest_of(&self.library, &self.path(key).join(name)) {
                 Ok(found) if found.to_string() == *expected => {}
                 Ok(_) => return Condition::Damaged(format!("its file '{name}' has changed")),
-                Err(error) => return Condition::Damaged(format!("its file '{name}' cannot be read: {error}")),
+                Err(error) => {
+                    return Condition::Damaged(format!("its file '{name}' cannot be read: {error}"));
+                }
             }
         }
         Condition::Ready
@@ -100,18 +102,25 @@ impl Shelf {
     }
 
     /// Publishes what lies in `scratch`: synced, hashed, read-only, then visible in one step.
-    pub(super) fn publish(&self, scratch: &Path, mut manifest: TemplateManifest) -> Result<(), TemplateError> {
+    pub(super) fn publish(
+        &self,
+        scratch: &Path,
+        mut manifest: TemplateManifest,
+    ) -> Result<(), TemplateError> {
         let failed = |operation: &'static str, path: &Path| {
             let path = path.to_owned();
             move |source| TemplateError::Io { operation, path, source }
         };
         for name in [MEMORY, STATE] {
             let path = scratch.join(name);
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).map_err(failed("protect", &path))?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o444))
+                .map_err(failed("protect", &path))?;
             let file = File::open(&path).map_err(failed("open", &path))?;
             file.sync_all().map_err(failed("sync", &path))?;
         }
-        let digest = |name: &str| outlast_machine::digest::sha256_file(&scratch.join(name)).map_err(TemplateError::Hash);
+        let digest = |name: &str| {
+            outlast_machine::digest::sha256_file(&scratch.join(name)).map_err(TemplateError::Hash)
+        };
         manifest.memory_sha256 = digest(MEMORY)?;
         manifest.state_sha256 = digest(STATE)?;
         let state = scratch.join(STATE);
@@ -150,8 +159,11 @@ impl Shelf {
         let prefix = format!("{SET_ASIDE}{key}-");
         for name in self.names()?.into_iter().filter(|name| name.starts_with(&prefix)) {
             let path = self.root.join(name);
-            fs::remove_dir_all(&path)
-                .map_err(|source| TemplateError::Io { operation: "remove", path, source })?;
+            fs::remove_dir_all(&path).map_err(|source| TemplateError::Io {
+                operation: "remove",
+                path,
+                source,
+            })?;
         }
         Ok(())
     }
@@ -185,7 +197,8 @@ impl Shelf {
     /// Bytes on disk of one entry; memory files have holes.
     pub(super) fn bytes_of(&self, name: &str) -> u64 {
         let Ok(entries) = fs::read_dir(self.root.join(name)) else { return 0 };
-        let sizes = entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|m| m.blocks().saturating_mul(512));
+        let sizes =
+            entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|m| m.blocks().saturating_mul(512));
         sizes.sum()
     }
 
@@ -275,7 +288,8 @@ mod tests {
                 fs::write(path.join(MANIFEST), b"{").unwrap();
             },
             |path| {
-                let text = fs::read_to_string(path.join(MANIFEST)).unwrap().replace("\"vcpus\": 1", "\"vcpus\": 2");
+                let text =
+                    fs::read_to_string(path.join(MANIFEST)).unwrap().replace("\"vcpus\": 1", "\"vcpus\": 2");
                 fs::remove_file(path.join(MANIFEST)).unwrap();
                 fs::write(path.join(MANIFEST), text).unwrap();
             },

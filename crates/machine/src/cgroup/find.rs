@@ -61,7 +61,9 @@ impl Hierarchy {
         let candidates = delegation_candidates(&top, own_v2_path(own));
         match candidates.into_iter().find(|candidate| writable(candidate)) {
             Some(root) => Ok(Self { version: Version::V2, roots: vec![root] }),
-            None => Err(unavailable(format!("nothing from {} down to our own group is writable", top.display()))),
+            None => {
+                Err(unavailable(format!("nothing from {} down to our own group is writable", top.display())))
+            }
         }
     }
 

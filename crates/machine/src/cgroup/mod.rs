@@ -109,6 +109,11 @@ impl VmmCgroup {
         Self::default()
     }
 
+    /// Whether there is nothing to be put into.
+    pub fn is_none(&self) -> bool {
+        self.procs.is_empty()
+    }
+
     /// Moves a whole process in. Blocks for 5–20 ms: not for an event loop.
     pub fn add(&self, pid: u32) -> Result<(), CgroupError> {
         self.procs.iter().try_for_each(|procs| join(procs, pid))
@@ -288,7 +293,8 @@ mod tests {
         assert!(!group.remove(Duration::ZERO).unwrap());
         assert_eq!(list(&hierarchy, store).unwrap(), vec![]);
         let left = directory.path().join("memory/outlast");
-        let names: Vec<_> = std::fs::read_dir(left).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            std::fs::read_dir(left).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["runners"]);
     }
 
@@ -316,7 +322,8 @@ mod tests {
         let (hierarchy, directory) = two_roots();
         let (store, incarnation) = ids();
         let group = IncarnationCgroup::create(&hierarchy, store, incarnation).unwrap();
-        let procs = directory.path().join("pids/outlast").join(store.to_string()).join(incarnation.to_string());
+        let procs =
+            directory.path().join("pids/outlast").join(store.to_string()).join(incarnation.to_string());
         // Without the kernel there is no such file: that is an error, not a success.
         assert!(matches!(group.vmm().add(42), Err(CgroupError::Move { pid: 42, .. })));
         for root in ["memory", "pids"] {

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! The record is written first and both appear by rename, so a file without its record never counts, and two who
-//! assemble the same one at once write the same bytes. Files stay until `image rm` or a person removes them: a
-//! few megabytes per version of outlast.
+//! assemble the same one at once write the same bytes. The newest few are kept, older ones go after a day: a run of
+//! an old outlast that finds its file gone assembles it again.
 
 use super::digest::Digest;
 use super::elf::Elf;
@@ -23,6 +23,7 @@ use outlast_wire::image::BootRecord;
 use outlast_wire::paths::Library;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// An initramfs that is whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,11 @@ pub struct Initramfs {
     /// SHA-256 of the agent in it.
     pub agent: Digest,
 }
+
+/// How many initramfs files are kept whatever their age.
+const KEPT: usize = 8;
+/// Younger ones are kept beyond that: somebody may be about to open one.
+const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// Directories that the agent mounts on before it has a root file system.
 const DIRECTORIES: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
@@ -65,7 +71,31 @@ pub fn initramfs(library: &Library, image: &Image, agent: &Path) -> Result<Initr
     // Order matters: the record is there before the file it vouches for.
     tree::replace(&path.with_extension("json"), &json, true)?;
     tree::replace(&path, &bytes, true)?;
+    if let Err(error) = prune(library, SystemTime::now()) {
+        tracing::debug!(%error, "old initramfs files were not removed; the next one that is assembled tries again");
+    }
     Ok(Initramfs { path, digest, agent: agent_digest })
+}
+
+/// Removes what is neither among the newest nor young, and scratch files of writers that died.
+fn prune(library: &Library, now: SystemTime) -> Result<(), LibraryError> {
+    let mut old = Vec::new();
+    tree::walk(&library.boot(), &mut |path, metadata| {
+        let modified = metadata.modified().map_err(LibraryError::io("stat", path))?;
+        if path.extension().is_none_or(|extension| extension != "json") {
+            old.push((modified, path.to_owned()));
+        }
+        Ok(())
+    })?;
+    old.sort();
+    let beyond = old.len().saturating_sub(KEPT);
+    for (modified, path) in old.into_iter().take(beyond) {
+        if now.duration_since(modified).is_ok_and(|age| age > KEPT_FOR) {
+            tree::remove(&path)?;
+            tree::remove(&path.with_extension("json"))?;
+        }
+    }
+    Ok(())
 }
 
 /// What lies there already, when it is what its record says; anything else is made anew.
@@ -135,6 +165,26 @@ mod tests {
         fs::write(&first.path, b"rubbish").unwrap();
         assert_eq!(initramfs(&library, &image, &agent).unwrap(), first);
         assert_eq!(Digest::of_file(&first.path).unwrap(), first.digest);
+    }
+
+    #[test]
+    fn only_the_newest_and_the_young_are_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let library = Library::at(root.path().join("library"));
+        fs::create_dir_all(library.boot()).unwrap();
+        for age in 0u64..12 {
+            for ending in ["cpio", "json"] {
+                let path = library.boot().join(format!("{age:02}.{ending}"));
+                let time = SystemTime::now() - Duration::from_secs(age * 60);
+                fs::File::create(path).unwrap().set_modified(time).unwrap();
+            }
+        }
+        let count = || fs::read_dir(library.boot()).unwrap().count();
+        prune(&library, SystemTime::now()).unwrap();
+        assert_eq!(count(), 24, "all are young");
+        prune(&library, SystemTime::now() + KEPT_FOR).unwrap();
+        assert_eq!(count(), 2 * KEPT);
+        assert!(library.boot().join("07.cpio").exists() && !library.boot().join("08.cpio").exists());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::program::is_installed;
 use super::progress::{Phase, Progress, Report, begin};
 use super::recipe::Recipe;
 use super::rootfs::{self, RootFs};
-use super::shelf::Shelf;
+use super::shelf::{BuildLock, Shelf};
 use super::source::{Mirror, keyring};
 use super::{kernel, stamp, tree};
 use outlast_wire::image as wire;
@@ -44,7 +44,11 @@ pub fn build(
         .ok_or_else(|| LibraryError::UnknownRecipe { name: name.to_owned(), known: Recipe::names() })?;
     check_host(library, name, &[("mksquashfs", "squashfs-tools")], recipe.scratch_bytes)?;
     let shelf = Shelf::at(library.images());
+    let asked = unix_seconds();
     let lock = shelf.lock_build(name, report)?;
+    if let Some(image) = made_meanwhile(library, name, mirror, &lock, asked) {
+        return Ok(image);
+    }
     let scratch = shelf.scratch(&lock)?;
     let made = make(library, recipe, mirror, &scratch, &lock, report).and_then(|digest| {
         begin(report, Phase::Publishing, name);
@@ -57,6 +61,21 @@ pub fn build(
     made.and(cleared)?;
     library::sweep(library)?;
     library::open(library, name)
+}
+
+/// What another process built, from the same sources, while we waited for it to end: that is what was asked for.
+fn made_meanwhile(
+    library: &Library,
+    name: &str,
+    mirror: &Mirror,
+    lock: &BuildLock,
+    asked: u64,
+) -> Option<Image> {
+    let image = library::open(library, name).ok().filter(|_| lock.waited())?;
+    let record = image.manifest().record();
+    let same_sources =
+        Recipe::named(name).is_some_and(|r| record.distribution == mirror.distribution(r.suite));
+    (record.created >= asked && same_sources && image.check(library).is_ok()).then_some(image)
 }
 
 /// What every build needs of the host, asked before anything is made.
@@ -95,7 +114,7 @@ fn make(
     recipe: &Recipe,
     mirror: &Mirror,
     scratch: &Path,
-    lock: &super::shelf::BuildLock,
+    lock: &BuildLock,
     report: Report<'_>,
 ) -> Result<Digest, LibraryError> {
     let root_fs = rootfs::make(recipe, mirror, scratch, lock, report)?;
@@ -154,6 +173,7 @@ fn record(
             min_limit: recipe.min_limit.bytes(),
             min_machine: recipe.min_machine.bytes(),
             reserve: recipe.reserve.bytes(),
+            reserve_share: recipe.reserve_share,
         },
         packages,
     };

@@ -1,7 +1,7 @@
 //! The images of a library: what there is, opening one, checking one, removing one.
 //!
 //! Opening reads the manifest and takes a lease; it does not hash. [`Image::check`] is for every boot: cheap, by stamps.
-//! [`verify`] is for people: it reads every byte. How images come to be: [`super::build`].
+//! [`verify`] is for people: it reads every byte. How images come to be: [`mod@super::build`].
 
 use super::build::MANIFEST;
 use super::error::LibraryError;

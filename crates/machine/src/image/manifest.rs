@@ -10,6 +10,7 @@ use outlast_model::spec::EnvError;
 use outlast_model::{Memory, spec::EnvVar};
 use outlast_wire::image as wire;
 use std::fmt::Write as _;
+use std::num::NonZeroU64;
 use thiserror::Error;
 
 /// A manifest does not parse or does not make sense.
@@ -118,14 +119,27 @@ pub struct MemoryNeeds {
     pub min_limit: Memory,
     /// The smallest machine that boots.
     pub min_machine: Memory,
-    /// What the guest itself takes.
+    /// What the guest itself takes of any machine.
     pub reserve: Memory,
+    /// What it takes more of a larger one: one byte for so many of the limit.
+    pub reserve_share: Option<NonZeroU64>,
 }
 
+/// QEMU's q35 puts what a machine has beyond this above 4 GiB (`hw/i386/pc_q35.c`: all of it below when it is less than
+/// 0xb0000000), and a Linux guest with memory there sets [`BOUNCE_BUFFERS`] aside for devices that cannot reach it.
+const BELOW_4G: u64 = 0xb000_0000;
+/// swiotlb's default (Linux `include/linux/swiotlb.h`, `IO_TLB_DEFAULT_SIZE`).
+const BOUNCE_BUFFERS: u64 = 64 * Memory::MIB;
+
 impl MemoryNeeds {
-    /// The machine for a program with this limit: limit plus reserve, in steps, never below the smallest.
+    /// The machine for a program with this limit, in steps and never below the smallest. Were it smaller, a program
+    /// that uses all of its limit would starve the whole guest, which livelocks, instead of meeting its own limit.
     pub fn machine_for(&self, limit: Memory) -> Memory {
-        limit.plus(self.reserve).max(self.min_machine).rounded_up_to(MEMORY_STEP)
+        let share = self.reserve_share.map_or(0, |share| limit.bytes() / share);
+        let needed = limit.plus(self.reserve).bytes().saturating_add(share);
+        let bounce = if needed > BELOW_4G { BOUNCE_BUFFERS } else { 0 };
+        let needed = Memory::from_bytes(needed.saturating_add(bounce)).unwrap_or(limit);
+        needed.max(self.min_machine).rounded_up_to(MEMORY_STEP)
     }
 }
 
@@ -222,7 +236,7 @@ impl TryFrom<wire::ImageManifest> for Manifest {
 
 /// SHA-256 over all that decides how an image behaves: not its name, its age or where it came from.
 /// The lines are part of format 1; a later format may hash differently, this one may not change.
-pub(crate) fn content_digest(record: &wire::ImageManifest) -> Digest {
+pub fn content_digest(record: &wire::ImageManifest) -> Digest {
     let mut text = String::from("outlast image 1\n");
     let mut line = |key: &str, values: &[&str]| {
         // Lengths stand before texts, so that no two lists read alike.
@@ -237,7 +251,8 @@ pub(crate) fn content_digest(record: &wire::ImageManifest) -> Digest {
         line("part", &[&part.name, &part.sha256, &part.size.to_string()]);
     }
     let memory = record.memory;
-    let numbers = [memory.min_limit, memory.min_machine, memory.reserve].map(|number| number.to_string());
+    let numbers = [memory.min_limit, memory.min_machine, memory.reserve, memory.reserve_share];
+    let numbers = numbers.map(|number| number.to_string());
     line("memory", &numbers.each_ref().map(String::as_str));
     if let Some(runtime) = &record.runtime {
         line("runtime", &[&runtime.name, &runtime.file_name]);
@@ -271,6 +286,7 @@ fn memory(needs: wire::MemoryNeeds) -> Option<MemoryNeeds> {
         min_limit: Memory::from_bytes(needs.min_limit)?,
         min_machine: Memory::from_bytes(needs.min_machine)?,
         reserve: Memory::from_bytes(needs.reserve)?,
+        reserve_share: NonZeroU64::new(needs.reserve_share),
     };
     // No machine of this size exists; a sum that saturates would be nonsense later.
     let sane = Memory::from_mib(1 << 24)?;
@@ -328,7 +344,12 @@ pub(crate) mod tests {
                 env: vec!["A=b".into()],
                 warm_up: vec![],
             }),
-            memory: wire::MemoryNeeds { min_limit: 128 << 20, min_machine: 96 << 20, reserve: 96 << 20 },
+            memory: wire::MemoryNeeds {
+                min_limit: 128 << 20,
+                min_machine: 96 << 20,
+                reserve: 96 << 20,
+                reserve_share: 16,
+            },
             packages: vec![],
         };
         record.digest = content_digest(&record).to_string();
@@ -347,8 +368,17 @@ pub(crate) mod tests {
         let manifest = resealed(|_| {}).unwrap();
         assert_eq!(manifest.part(PartKind::RootFs).digest, Digest::of(b"c"));
         assert_eq!(manifest.runtime().unwrap().env[0].assignment(), "A=b");
-        let limit = Memory::from_mib(128).unwrap();
-        assert_eq!(manifest.memory().machine_for(limit), Memory::from_mib(256).unwrap());
+    }
+
+    /// Sizes at which a program that ate its whole limit was killed by it and the guest lived (stock kernel, QEMU).
+    #[test]
+    fn machines_are_large_enough_for_their_limits() {
+        let memory = resealed(|_| {}).unwrap().memory();
+        let table = [(64, 192), (128, 256), (256, 384), (512, 640), (1024, 1216), (2048, 2304), (4096, 4544)];
+        for (limit, machine) in table {
+            let limit = Memory::from_mib(limit).unwrap();
+            assert_eq!(memory.machine_for(limit).mib(), machine, "for a limit of {limit}");
+        }
     }
 
     #[test]
@@ -393,6 +423,14 @@ pub(crate) mod tests {
     }
 
     proptest! {
+        #[test]
+        fn more_limit_is_never_less_machine(a in 1u64.., b in 1u64..) {
+            let memory = resealed(|_| {}).unwrap().memory();
+            let machine = |limit| memory.machine_for(Memory::from_bytes(limit).unwrap());
+            prop_assert!(machine(a.min(b)) <= machine(a.max(b)));
+            prop_assert!(machine(a).bytes() >= a);
+        }
+
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
             let _ = Manifest::parse(&bytes);

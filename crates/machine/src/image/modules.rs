@@ -1,11 +1,11 @@
 //! Which kernel modules a guest needs, and in which order they load.
 //!
 //! The order follows from each module's own `depends=` (what depmod reads too, so that no depmod is needed on
-//! the host), with [`WANTED`] deciding where dependencies do not. The result is one archive with
+//! the host), with `WANTED` deciding where dependencies do not. The result is one archive with
 //! `modules/000-NAME.ko` ... and `modules/order`, one file name a line, so that the agent loads file after file
 //! and knows nothing of dependencies.
 //!
-//! Not here: finding the kernel package ([`super::kernel`]), loading (the agent).
+//! Not here: finding the kernel package (`kernel`), loading (the agent).
 
 use super::elf::{Elf, ElfError};
 use super::newc::Archive;

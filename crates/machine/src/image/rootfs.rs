@@ -225,8 +225,9 @@ fn pack(root: &Path, scratch: &Path, time: i64, lock: &BuildLock) -> Result<Path
     Ok(squashfs)
 }
 
-/// Smaller and slower to pack with every level; unpacking takes the same time at all of them.
-const ZSTD_LEVEL: &str = "12";
+/// Measured on the python image: level 3 gives 37.4 MB in 1.2 s, 6 35.1 MB in 2.4 s, 12 34.7 MB in 8.8 s, 19 32.1 MB in
+/// 52 s. Unpacking takes the same time at all of them.
+const ZSTD_LEVEL: &str = "6";
 
 fn unix_seconds() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

@@ -45,9 +45,15 @@ pub(crate) struct Shelf {
 pub(crate) struct BuildLock {
     file: File,
     name: String,
+    waited: bool,
 }
 
 impl BuildLock {
+    /// Whether somebody else held it when it was asked for: then what was to be made may be there by now.
+    pub(crate) fn waited(&self) -> bool {
+        self.waited
+    }
+
     /// Another handle of the same lock, for a program that the build runs.
     pub(crate) fn lend(&self) -> std::io::Result<File> {
         self.file.try_clone()
@@ -83,7 +89,7 @@ impl Shelf {
             begin(report, Phase::Waiting, name);
             lock(file, Hold::Exclusive, &path, BUILD_WAIT)?
         };
-        let lock = BuildLock { file, name: name.to_owned() };
+        let lock = BuildLock { file, name: name.to_owned(), waited: !free };
         tree::remove(&self.scratch_path(name))?;
         self.sweep()?;
         Ok(lock)

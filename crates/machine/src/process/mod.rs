@@ -207,7 +207,8 @@ impl Process {
             return Ok(Sighting::Dead(DeathProof::Exited));
         }
         let (stat, pid_namespace) = found?;
-        if stat.start_time != identity.start_time || pid_namespace.is_some_and(|n| n != identity.pid_namespace)
+        if stat.start_time != identity.start_time
+            || pid_namespace.is_some_and(|n| n != identity.pid_namespace)
         {
             return Ok(Sighting::Dead(DeathProof::PidReused));
         }

@@ -48,8 +48,8 @@ impl Procfs {
     /// The inode of the PID namespace that this process lives in.
     pub fn own_namespace(&self) -> Result<u64, ProcessError> {
         let path = self.root.join("self/ns/pid");
-        let link = std::fs::read_link(&path)
-            .map_err(|source| ProcessError::Read { path: path.clone(), source })?;
+        let link =
+            std::fs::read_link(&path).map_err(|source| ProcessError::Read { path: path.clone(), source })?;
         namespace_inode(link.as_os_str().as_encoded_bytes(), &path)
     }
 
@@ -133,8 +133,7 @@ impl Procfs {
 
     fn namespace_in(directory: &OwnedFd, path: &Path, pid: u32) -> Result<u64, ProcessError> {
         let path = path.join("ns/pid");
-        let link =
-            readlinkat(directory, "ns/pid", Vec::new()).map_err(|errno| failure(errno, pid, &path))?;
+        let link = readlinkat(directory, "ns/pid", Vec::new()).map_err(|errno| failure(errno, pid, &path))?;
         namespace_inode(link.as_bytes(), &path)
     }
 }

@@ -30,8 +30,9 @@ pub struct CgroupScope {
     pub(super) except: Vec<Pattern>,
 }
 
-/// A relative path in which a component may be `*` (any one), hold one `*` (any text), or, as the last
-/// component, be `**` (everything below).
+/// A relative path in which a component may hold one `*` (any text) or, as the last component, be `**`
+/// (everything below). As in a shell, a leading `*` does not stand for a leading dot: what is only half made
+/// or set aside is named with one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(Vec<String>);
 
@@ -60,6 +61,7 @@ impl Pattern {
 fn part_matches(wanted: &str, found: &str) -> bool {
     match wanted.split_once('*') {
         None => wanted == found,
+        Some((head, _)) if head.is_empty() && found.starts_with('.') => false,
         Some((head, tail)) => {
             found.len() >= head.len() + tail.len() && found.starts_with(head) && found.ends_with(tail)
         }
@@ -181,6 +183,7 @@ mod tests {
         assert!(!matches("incarnations/*", "incarnations"));
         assert!(matches("outputs/**", "outputs/a/b") && !matches("outputs/**", "outputs"));
         assert!(matches("*/journal", "x/journal") && !matches("*/journal", "x/y/journal"));
+        assert!(!matches("templates/*", "templates/.making-x") && matches("t/.lock-*", "t/.lock-x"));
         assert!(!matches(".lock-*", "lock-a") && !matches("ab*ba", "aba"));
     }
 

@@ -72,11 +72,7 @@ fn twins(transaction: &Transaction<'_>, suspects: &[Suspect]) -> Result<HashMap<
 }
 
 /// The first of `numbers` under which the suspect's contents have its hash.
-fn fits(
-    transaction: &Transaction<'_>,
-    suspect: &Suspect,
-    numbers: &[u64],
-) -> Result<Option<u64>, Fault> {
+fn fits(transaction: &Transaction<'_>, suspect: &Suspect, numbers: &[u64]) -> Result<Option<u64>, Fault> {
     let Ok(stands_at) = i64::try_from(suspect.seq) else {
         return Ok(None);
     };

@@ -117,9 +117,9 @@ impl AuditFinding {
             | Self::Unreadable { seq }
             | Self::HeadDiffers { seq }
             | Self::NotAsKept { seq } => Some(*seq),
-            Self::Removed { first, .. } | Self::TailRemoved { first, .. } | Self::BeyondHead { first, .. } => {
-                Some(*first)
-            }
+            Self::Removed { first, .. }
+            | Self::TailRemoved { first, .. }
+            | Self::BeyondHead { first, .. } => Some(*first),
             Self::ShorterThanKept { found, .. } => Some(*found),
             Self::Unnumbered { .. } | Self::HeadMissing => None,
         }

@@ -17,7 +17,7 @@ use rusqlite::{Row, Transaction};
 
 impl Store {
     /// Verifies the whole audit log on one snapshot; others may write meanwhile. Memory does not depend on its
-    /// length; time does (about 2 µs an event).
+    /// length; time does (about 4 µs an event).
     ///
     /// # Errors
     /// Findings are no errors; [`StoreError::Damaged`] and others when the log cannot be walked at all.
@@ -40,11 +40,7 @@ struct Kept {
     head: Digest,
 }
 
-fn verify(
-    transaction: &Transaction<'_>,
-    store: StoreId,
-    kept: Option<Kept>,
-) -> Result<AuditReport, Fault> {
+fn verify(transaction: &Transaction<'_>, store: StoreId, kept: Option<Kept>) -> Result<AuditReport, Fault> {
     let genesis = genesis(store);
     let mut walk = Walk::new(genesis, kept);
     let mut statement = transaction.prepare_cached(sql::EVENTS_ALL)?;
@@ -103,9 +99,12 @@ pub(super) fn raw<'r>(row: &'r Row<'_>, seq: i64) -> Result<Option<RawEvent<'r>>
     let ValueRef::Integer(unix_ns) = row.get_ref("unix_ns")? else {
         return Ok(None);
     };
-    let bytes = |column| row.get_ref(column).map(|value| value.as_bytes().ok());
-    let (kind, subject, body) = (bytes("kind")?, bytes("subject")?, bytes("body")?);
-    let fields = kind.zip(subject).zip(body).zip(bytes("previous")?);
+    // A blob with the bytes of a text is another value, which no reader of the log would take.
+    let text = |column| {
+        row.get_ref(column).map(|value| if let ValueRef::Text(text) = value { Some(text) } else { None })
+    };
+    let previous = row.get_ref("previous")?.as_blob().ok();
+    let fields = text("kind")?.zip(text("subject")?).zip(text("body")?).zip(previous);
     Ok(fields.map(|(((kind, subject), body), previous)| RawEvent {
         seq,
         unix_ns,

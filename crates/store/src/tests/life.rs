@@ -36,7 +36,10 @@ fn a_run_leaves_everything_it_was_told() {
     assert_eq!((row.runner, row.vmm), (Some(who), Some(process(77))));
     assert_eq!((row.started_from, row.certificate), (Some(StartedFrom::Clone), publication().certificate));
     assert_eq!((row.timings.ready, row.timings.exec, row.timings.total), (Some(55.5), Some(1.5), Some(60.0)));
-    assert_eq!((row.claimed_unix_ns, row.running_unix_ns, row.ended_unix_ns), (Some(2_000), Some(3_000), Some(4_000)));
+    assert_eq!(
+        (row.claimed_unix_ns, row.running_unix_ns, row.ended_unix_ns),
+        (Some(2_000), Some(3_000), Some(4_000))
+    );
     assert_eq!((row.output_log_bytes, row.death), (123, Some(end_with(None).death)));
     assert!(store.living().unwrap().is_empty());
 }
@@ -106,10 +109,14 @@ fn a_taken_id_is_refused_by_name() {
     let scratch = Scratch::new();
     let store = scratch.open();
     let _ = store.accept(&new_workload(1, None)).unwrap();
-    assert!(matches!(store.accept(&new_workload(1, None)), Err(StoreError::Exists { row }) if row.starts_with("workload")));
+    assert!(
+        matches!(store.accept(&new_workload(1, None)), Err(StoreError::Exists { row }) if row.starts_with("workload"))
+    );
     let mut thief = new_workload(2, None);
     thief.incarnation = incarnation_id(1);
-    assert!(matches!(store.accept(&thief), Err(StoreError::Exists { row }) if row.starts_with("incarnation")));
+    assert!(
+        matches!(store.accept(&thief), Err(StoreError::Exists { row }) if row.starts_with("incarnation"))
+    );
     assert!(matches!(store.intend(&new_canary(1)), Err(StoreError::Exists { .. })));
     assert_eq!(store.workloads(&ALL).unwrap().len(), 1, "a refused acceptance leaves no half");
 }
@@ -171,7 +178,10 @@ fn a_reconciler_must_have_judged_the_row_as_it_is() {
     let _ = store.accept(&new).unwrap();
     store.claim(id, &who, 2).unwrap();
     let early = Owner::Reconciler { expected: IncarnationState::Intended, runner: None };
-    assert!(matches!(store.end(id, &early, &end_with(Some(&not_started()))), Err(StoreError::NotOwner { .. })));
+    assert!(matches!(
+        store.end(id, &early, &end_with(Some(&not_started()))),
+        Err(StoreError::NotOwner { .. })
+    ));
     let judged = Owner::Reconciler { expected: IncarnationState::Claimed, runner: Some(who.clone()) };
     store.publish(id, &who, &publication()).unwrap();
     let lost = Outcome::Lost { cause: "runner killed".to_owned() };
@@ -315,13 +325,18 @@ fn a_row_that_cannot_be_is_named_and_its_contents_are_not_shown() {
     let _ = store.accept(&new).unwrap();
     let broken = |sql: &str| {
         let raw = scratch.raw();
-        raw.execute_batch("DROP TRIGGER IF EXISTS a_spec_is_for_ever; DROP TRIGGER IF EXISTS an_intent_is_for_ever;").unwrap();
+        raw.execute_batch(
+            "DROP TRIGGER IF EXISTS a_spec_is_for_ever; DROP TRIGGER IF EXISTS an_intent_is_for_ever;",
+        )
+        .unwrap();
         raw.execute_batch(sql).unwrap();
         (store.workload(new.id), store.incarnation(new.incarnation))
     };
     let (workload, _) = broken(&format!("UPDATE specs SET env = '[\"{SECRET}\"]'"));
     let error = workload.unwrap_err();
-    assert!(matches!(&error, StoreError::BadRow { row, column: "env", .. } if row.contains(&new.id.to_string())));
+    assert!(
+        matches!(&error, StoreError::BadRow { row, column: "env", .. } if row.contains(&new.id.to_string()))
+    );
     assert!(!format!("{error} {error:?}").contains(SECRET));
     let (_, incarnation) = broken(&format!("UPDATE intents SET body = '{{\"version\": \"{SECRET}\"}}'"));
     let error = incarnation.unwrap_err();

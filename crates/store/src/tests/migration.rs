@@ -45,7 +45,8 @@ fn every_older_version_is_brought_up_to_date() {
 fn step_by_step_and_at_once_lead_to_the_same_schema() {
     let schema_of = |scratch: &Scratch| -> Vec<String> {
         let raw = scratch.raw();
-        let mut statement = raw.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name").unwrap();
+        let mut statement =
+            raw.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name").unwrap();
         statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
     };
     let (stepped, whole) = (Scratch::empty(), Scratch::new());
@@ -74,7 +75,8 @@ fn the_next_version_keeps_what_there_is_and_is_refused_by_this_one() {
 #[test]
 fn a_migration_that_fails_changes_nothing() {
     let scratch = Scratch::new();
-    let broken: Vec<&str> = MIGRATIONS.iter().copied().chain(["CREATE TABLE half (x) STRICT; nonsense;"]).collect();
+    let broken: Vec<&str> =
+        MIGRATIONS.iter().copied().chain(["CREATE TABLE half (x) STRICT; nonsense;"]).collect();
     assert!(matches!(Store::open_with(&scratch.database(), &broken), Err(StoreError::Sql { .. })));
     assert_eq!(version(&scratch), version_of(MIGRATIONS));
     run_through(&scratch.open(), 1);

@@ -240,7 +240,10 @@ fn a_link_or_directory_in_its_place_is_refused() {
     assert!(matches!(Store::open(&elsewhere), Err(StoreError::NotOurFile { .. })));
     assert!(matches!(Store::open(&scratch.home()), Err(StoreError::NotOurFile { .. })));
     assert!(matches!(Store::open(Path::new("/")), Err(StoreError::BadPath { .. })));
-    assert!(matches!(Store::open(&scratch.database().join("x")), Err(StoreError::NotPrivate { .. } | StoreError::MakeDirectory { .. } | StoreError::Examine { .. })));
+    assert!(matches!(
+        Store::open(&scratch.database().join("x")),
+        Err(StoreError::NotPrivate { .. } | StoreError::MakeDirectory { .. } | StoreError::Examine { .. })
+    ));
 }
 
 #[test]
@@ -273,7 +276,10 @@ fn a_read_only_directory_is_a_typed_error() {
     };
     read_only(true);
     let error = without_override(|| Store::open(&scratch.database()).unwrap_err());
-    assert!(matches!(&error, StoreError::Create { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied), "{error:?}");
+    assert!(
+        matches!(&error, StoreError::Create { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied),
+        "{error:?}"
+    );
     let error = without_override(|| Store::open(&scratch.home().join("deeper/outlast.db")).unwrap_err());
     assert!(matches!(&error, StoreError::MakeDirectory { .. }), "{error:?}");
     read_only(false);
@@ -296,7 +302,33 @@ fn a_killed_creation_leaves_nothing_that_stays() {
         fs::write(scratch.home().join(left), b"half").unwrap();
     }
     scratch.open();
-    assert!(names(&scratch.home()).iter().all(|name| !name.contains(".new-")), "{:?}", names(&scratch.home()));
+    assert!(
+        names(&scratch.home()).iter().all(|name| !name.contains(".new-")),
+        "{:?}",
+        names(&scratch.home())
+    );
+}
+
+/// No space left: nothing is half written, and what was written stays readable.
+#[test]
+fn a_full_disk_is_a_typed_error() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    run_through(&store, 1);
+    let pages = store.rows("test", "PRAGMA page_count", [], |row| Ok(row.get::<_, i64>(0)?)).unwrap();
+    let limit = format!("PRAGMA max_page_count = {}", pages[0] + 1);
+    store.rows("test", &limit, [], |_| Ok(())).unwrap();
+    let mut accepted = 0;
+    let error = loop {
+        match store.accept(&new_workload(accepted + 2, None)) {
+            Ok(_) => accepted += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
+    assert_eq!(u64::try_from(store.living().unwrap().len()).unwrap(), accepted);
+    assert_eq!(store.audit_verify().unwrap().count, accepted + 4);
+    assert!(store.audit_verify().unwrap().is_intact());
 }
 
 /// A copy made by SQLite's own means is in another journal mode.

@@ -63,6 +63,11 @@ impl FrameDecoder {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// The bytes that have arrived of a frame that is not whole yet, its length among them.
+    pub fn pending(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or_default()
+    }
+
     /// The next whole frame body, or `None` until more bytes arrive.
     ///
     /// # Errors

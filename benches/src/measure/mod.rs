@@ -1,0 +1,125 @@
+//! The measurements, each group in a file of its own, and what they come to.
+
+mod deaths;
+mod residence;
+mod starts;
+mod throughput;
+
+pub(crate) use residence::Residence;
+pub(crate) use throughput::Throughput;
+
+use crate::product::Product;
+use crate::recipe::Recipe;
+use crate::statistics::Series;
+use crate::timeline::Timeline;
+use anyhow::ensure;
+
+/// Everything that was measured. Milliseconds where nothing else is said.
+#[derive(Debug, Default)]
+pub(crate) struct Results {
+    /// Bare QEMU, restoring: start of QEMU → agent answers.
+    pub(crate) floor_clone: Series,
+    /// Bare QEMU, booting: start of QEMU → agent answers.
+    pub(crate) floor_boot: Series,
+    /// Bare QEMU, restoring: start of QEMU → monitor greets.
+    pub(crate) floor_clone_monitor: Series,
+    /// Bare QEMU, restoring: start of QEMU → vCPUs run.
+    pub(crate) floor_clone_started: Series,
+    /// libvirt, restoring: command → agent answers.
+    pub(crate) libvirt: Series,
+    /// `outlast run` by clone: request accepted → certified.
+    pub(crate) clone_ready: Series,
+    /// The same from the start of the command's process.
+    pub(crate) clone_certified: Series,
+    /// `outlast run` of Python's hello by clone: the whole process.
+    pub(crate) clone_wall: Series,
+    /// The program in the guest, as the host saw it.
+    pub(crate) clone_exec: Series,
+    /// The whole process without getting ready and without the program.
+    pub(crate) clone_rest: Series,
+    /// `outlast run --cold`: request accepted → certified.
+    pub(crate) boot_ready: Series,
+    /// `outlast run --cold`: the whole process.
+    pub(crate) boot_wall: Series,
+    /// Node's hello by clone: the whole process.
+    pub(crate) node_wall: Series,
+    /// Go's hello by clone: the whole process.
+    pub(crate) go_wall: Series,
+    /// VMM killed → the command that waited for it has returned.
+    pub(crate) vmm_death: Series,
+    /// Runner killed → VMM gone.
+    pub(crate) runner_death: Series,
+    /// What VMs take, by how many run at once.
+    pub(crate) residence: Vec<Residence>,
+    /// Workloads per second, by how many run at once.
+    pub(crate) throughput: Vec<Throughput>,
+    /// Where a clone's time goes.
+    pub(crate) clone_timeline: Timeline,
+    /// Where a cold boot's time goes.
+    pub(crate) boot_timeline: Timeline,
+    /// The command lines of the VMM, and definitions, by what they are for.
+    pub(crate) command_lines: Vec<(String, String)>,
+    /// What libvirt says it is.
+    pub(crate) libvirt_versions: Option<String>,
+    /// What was not measured, and why.
+    pub(crate) skipped: Vec<(String, String)>,
+}
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent {
+    /// Measurements of each thing.
+    pub(crate) runs: usize,
+    /// Whether libvirt is compared with.
+    pub(crate) libvirt: bool,
+}
+
+/// The files that are run, by what they are written in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Examples {
+    pub(crate) python: &'static str,
+    pub(crate) node: &'static str,
+    pub(crate) go: &'static str,
+}
+
+/// Relative to the repository, where `./bench` starts this.
+pub(crate) const EXAMPLES: Examples =
+    Examples { python: "examples/hello.py", node: "examples/hello.js", go: "examples/hello.go" };
+
+/// Measures everything. A measurement that fails ends it: a table with holes would be read as one without.
+pub(crate) fn everything(product: &Product, extent: Extent) -> anyhow::Result<Results> {
+    let mut results = Results::default();
+    warm_up(product)?;
+    let clone = recipe(product, &[])?;
+    let boot = recipe(product, &["--cold"])?;
+    results.command_lines.push(("clone".to_owned(), clone.text()));
+    results.command_lines.push(("cold boot".to_owned(), boot.text()));
+    starts::clones(product, extent, (&clone, &boot), &mut results)?;
+    starts::boots(product, extent, &boot, &mut results)?;
+    starts::hellos(product, extent, &mut results)?;
+    residence::measure(product, &mut results)?;
+    deaths::measure(product, extent, &mut results)?;
+    throughput::measure(product, extent, &mut results)?;
+    let litter = product.litter()?;
+    ensure!(litter.is_empty(), "the measurements left things behind: {}", litter.join(", "));
+    Ok(results)
+}
+
+/// Makes the templates and fills the page cache: both are paid once, not by every run.
+fn warm_up(product: &Product) -> anyhow::Result<()> {
+    eprintln!("templates and page cache");
+    for file in [EXAMPLES.python, EXAMPLES.node, EXAMPLES.go] {
+        for _ in 0..2 {
+            product.run(&[], file)?;
+        }
+    }
+    product.run(&["--cold"], EXAMPLES.python).map(drop)
+}
+
+/// How the product starts a VMM with these options.
+fn recipe(product: &Product, options: &[&str]) -> anyhow::Result<Recipe> {
+    let sleeper = product.start_sleeper(options)?;
+    let recipe = Recipe::of_process(sleeper.vmm, &product.library());
+    product.kill(&sleeper.id)?;
+    recipe
+}

@@ -1,0 +1,93 @@
+//! What will be done: one file per group of commands.
+
+mod audit;
+mod doctor;
+mod image;
+mod logs;
+mod manual;
+mod request;
+mod run;
+mod template;
+mod workload;
+
+use crate::args::{AuditCommand, Cli, Command, ImageCommand, TemplateCommand};
+use crate::failure::Failure;
+use crate::settings::Settings;
+use outlast_control::{Site, require_root};
+use outlast_wire::exit_code::FailureKind;
+
+/// How facts are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// What commands other than `run` end with when all went well.
+const DONE: u8 = outlast_wire::exit_code::other::DONE;
+
+/// Does what was typed; gives back the exit code.
+pub(crate) fn perform(cli: Cli, settings: &Settings) -> Result<u8, Failure> {
+    let form = if cli.json { Form::Json } else { Form::Text };
+    let site = Site::new(settings.places.clone(), settings.programs.clone()).with_hold(settings.hold);
+    if let Some(operation) = needs_root(&cli.command) {
+        require_root(operation).map_err(outlast_control::Error::from)?;
+    }
+    match cli.command {
+        Command::Run(args) => run::run(&site, *args, form),
+        Command::Ps(args) => workload::ps(&site, &args, form),
+        Command::Show(args) => workload::show(&site, &args, form),
+        Command::Kill(args) => workload::kill(&site, &args, form),
+        Command::Logs(args) => logs::logs(&site, &args, form),
+        Command::Doctor(args) => doctor::doctor(&site, &args, form),
+        Command::Image(ImageCommand::Build(args)) => image::build(&site, &args.names, &settings.mirror, form),
+        Command::Image(ImageCommand::Ls) => image::ls(&site, form),
+        Command::Image(ImageCommand::Rm(args)) => image::rm(&site, &args.names, form),
+        Command::Image(ImageCommand::Verify(args)) => image::verify(&site, args.names, form),
+        Command::Image(ImageCommand::Import(_)) => Err(later("image import")),
+        Command::Image(ImageCommand::Add(_)) => Err(later("image add")),
+        Command::Template(TemplateCommand::Ls) => template::ls(&site, form),
+        Command::Template(TemplateCommand::Rm(args)) => template::rm(&site, &args.key, form),
+        Command::Audit(AuditCommand::Verify) => audit::verify(&site, form),
+        Command::Events(args) => audit::events(&site, &args, form),
+        Command::Completions(args) => manual::completions(args.shell),
+        Command::Man(args) => manual::man(&args.directory),
+        Command::Vm(_) => Err(later("vm")),
+        Command::Serve(_) => Err(later("serve")),
+        Command::Token(_) => Err(later("token")),
+        Command::Network(_) => Err(later("network")),
+        Command::Prove(_) => Err(later("prove")),
+    }
+}
+
+/// What a command needs root for, in words; `None` when it does not.
+fn needs_root(command: &Command) -> Option<&'static str> {
+    match command {
+        Command::Run(_) => Some("running a workload"),
+        Command::Ps(_) | Command::Show(_) | Command::Logs(_) => Some("looking at workloads"),
+        Command::Kill(_) => Some("killing a workload"),
+        Command::Image(ImageCommand::Build(_) | ImageCommand::Rm(_)) => Some("changing images"),
+        Command::Image(ImageCommand::Ls | ImageCommand::Verify(_)) => Some("looking at images"),
+        Command::Template(_) => Some("looking at templates"),
+        Command::Audit(_) | Command::Events(_) => Some("reading the audit log"),
+        Command::Doctor(_)
+        | Command::Completions(_)
+        | Command::Man(_)
+        | Command::Image(ImageCommand::Import(_) | ImageCommand::Add(_))
+        | Command::Vm(_)
+        | Command::Serve(_)
+        | Command::Token(_)
+        | Command::Network(_)
+        | Command::Prove(_) => None,
+    }
+}
+
+fn later(name: &str) -> Failure {
+    let message = format!(
+        "'outlast {name}' is not available in this version (available: run, ps, show, logs, kill, doctor, \
+         image build|ls|rm|verify, template, audit, events)"
+    );
+    Failure::new(FailureKind::BadInput, message).hint("outlast --help")
+}

@@ -1,0 +1,222 @@
+//! The list of what is looked at. Each answers by itself: one that fails does not keep the others from being told.
+
+use crate::accelerator::{self, KvmVerdict};
+use crate::error::chain;
+use crate::incarnation::Ground;
+use crate::notice::Notify;
+use crate::site::Site;
+use outlast_machine::cgroup::Hierarchy;
+use outlast_machine::host::{self, KvmDevice};
+use outlast_machine::image::{self, LibraryError, Recipe};
+use outlast_machine::vmm_root;
+use outlast_model::limit::DISK_RESERVE;
+use outlast_wire::view::CheckView;
+use rustix::fs::{Access, access};
+use std::path::{Path, PathBuf};
+
+const OK: &str = "ok";
+const WARNING: &str = "warning";
+pub(super) const MISSING: &str = "missing";
+const UNKNOWN: &str = "unknown";
+
+/// Without these no workload runs.
+pub(super) const VITAL: &[&str] = &["root", "programs", "qemu"];
+
+/// Below this much free disk a warning is due: one image, one template and some evidence.
+const ROOMY_DISK: u64 = 2 << 30;
+/// Below this much available memory a warning is due: one machine of the default size with its VMM.
+const ROOMY_MEMORY: u64 = 512 << 20;
+
+/// Programs that build images, and the packages that have them.
+const TOOLS: &[(&str, &str, &str)] =
+    &[("mmdebstrap", "mmdebstrap", "mmdebstrap"), ("squashfs-tools", "mksquashfs", "squashfs-tools")];
+
+pub(super) fn checks(site: &Site, root: bool, notify: Notify<'_>) -> Vec<CheckView> {
+    let mut checks = vec![root_check(root), programs(site), kvm(site, root, notify), qemu(site)];
+    for backend in ["firecracker", "cloud-hypervisor"] {
+        checks.push(check(backend, MISSING, "not available yet: not built into this version", None));
+    }
+    checks.extend([tap(), cgroup(), user_namespaces(), disk(site), memory()]);
+    checks.extend(TOOLS.iter().map(|(name, program, package)| tool(name, program, package)));
+    checks.extend(images(site));
+    checks
+}
+
+fn check(name: &str, status: &str, found: impl Into<String>, fix: Option<String>) -> CheckView {
+    CheckView { name: name.to_owned(), status: status.to_owned(), found: found.into(), fix }
+}
+
+fn root_check(root: bool) -> CheckView {
+    if root {
+        return check("root", OK, "this is root", None);
+    }
+    check("root", MISSING, "this version runs workloads as root only", Some("sudo outlast doctor".to_owned()))
+}
+
+fn programs(site: &Site) -> CheckView {
+    match site.runner().and_then(|runner| Ok((runner, site.agent()?))) {
+        Ok((runner, agent)) => {
+            check("programs", OK, format!("{} and {}", runner.display(), agent.display()), None)
+        }
+        Err(error) => {
+            let fix = "put them beside outlast, or set OUTLAST_LIBEXEC to their directory".to_owned();
+            check("programs", MISSING, chain(&error), Some(fix))
+        }
+    }
+}
+
+fn kvm(site: &Site, root: bool, notify: Notify<'_>) -> CheckView {
+    let emulation = "QEMU emulates instead";
+    match host::kvm_device() {
+        KvmDevice::Absent => {
+            return check("kvm", WARNING, format!("there is no /dev/kvm; {emulation}"), None);
+        }
+        KvmDevice::NoPermission => {
+            let fix = Some("sudo usermod -aG kvm $USER".to_owned());
+            return check("kvm", WARNING, format!("/dev/kvm may not be opened; {emulation}"), fix);
+        }
+        KvmDevice::Present => {}
+    }
+    let Some(ground) = any_ground(site) else {
+        let found =
+            "/dev/kvm is there; without an image and QEMU it cannot be tried whether a guest boots on it";
+        return check("kvm", UNKNOWN, found, Some("outlast image build base".to_owned()));
+    };
+    let verdict = if root {
+        accelerator::verdict(site, &ground, notify).unwrap_or_else(|error| KvmVerdict::Unknown(chain(&error)))
+    } else {
+        accelerator::remembered(site, &ground)
+            .unwrap_or_else(|| KvmVerdict::Unknown("only root can try it".to_owned()))
+    };
+    match verdict {
+        KvmVerdict::Usable => check("kvm", OK, "a canary booted on it", None),
+        KvmVerdict::Unusable(why) | KvmVerdict::Absent(why) => {
+            check("kvm", WARNING, format!("{why}; {emulation}"), None)
+        }
+        KvmVerdict::Unknown(why) => check("kvm", UNKNOWN, format!("{why}; {emulation}"), None),
+    }
+}
+
+/// Something to boot a canary from: the first image that is whole.
+fn any_ground(site: &Site) -> Option<Ground> {
+    let library = site.places().library();
+    let names = image::list(&library).ok()?.into_iter().filter(|listed| listed.manifest.is_ok());
+    let mut grounds =
+        names.filter_map(|listed| Ground::open(site, image::open(&library, &listed.name).ok()?).ok());
+    grounds.next()
+}
+
+fn qemu(site: &Site) -> CheckView {
+    let build = || Some("outlast image build vmm".to_owned());
+    let library = site.places().library();
+    match vmm_root::open(&library).and_then(|root| root.check(&library).map(|()| root)) {
+        Ok(root) => check("qemu", OK, format!("QEMU {} in {}", root.version(), root.path().display()), None),
+        Err(LibraryError::NoVmmRoot) => {
+            check("qemu", MISSING, "QEMU (package qemu-system-x86) is not in the library", build())
+        }
+        Err(error) => check("qemu", MISSING, chain(&error), build()),
+    }
+}
+
+fn tap() -> CheckView {
+    match access(Path::new("/dev/net/tun"), Access::READ_OK | Access::WRITE_OK) {
+        Ok(()) => check("tap", OK, "/dev/net/tun can be opened", None),
+        Err(error) => {
+            check("tap", WARNING, format!("/dev/net/tun: {error}"), Some("modprobe tun".to_owned()))
+        }
+    }
+}
+
+fn cgroup() -> CheckView {
+    match Hierarchy::detect() {
+        Ok(hierarchy) => check("cgroup", OK, hierarchy.describe(), None),
+        Err(error) => check("cgroup", WARNING, chain(&error), None),
+    }
+}
+
+fn user_namespaces() -> CheckView {
+    let name = "user-namespaces";
+    let limit = std::fs::read_to_string("/proc/sys/user/max_user_namespaces");
+    match limit.ok().and_then(|text| text.trim().parse::<u64>().ok()) {
+        Some(0) => {
+            let fix = Some("sysctl user.max_user_namespaces=10000".to_owned());
+            check(name, WARNING, "forbidden on this host; root does not need them", fix)
+        }
+        Some(limit) => check(name, OK, format!("up to {limit} of them"), None),
+        None => check(name, UNKNOWN, "/proc/sys/user/max_user_namespaces cannot be read", None),
+    }
+}
+
+fn disk(site: &Site) -> CheckView {
+    let home = site.places().home();
+    let there = home.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    match host::disk_free(there) {
+        Ok(free) => {
+            let found = format!("{} MiB free on the disk of {}", free >> 20, there.display());
+            match free {
+                _ if free < DISK_RESERVE => {
+                    check("disk", MISSING, found, Some("outlast template ls".to_owned()))
+                }
+                _ if free < ROOMY_DISK => {
+                    check("disk", WARNING, found, Some("outlast template ls".to_owned()))
+                }
+                _ => check("disk", OK, found, None),
+            }
+        }
+        Err(error) => check("disk", UNKNOWN, chain(&error), None),
+    }
+}
+
+fn memory() -> CheckView {
+    match (host::memory_available(), host::memory_total()) {
+        (Ok(available), Ok(total)) => {
+            let status = if available < ROOMY_MEMORY { WARNING } else { OK };
+            check("memory", status, format!("{} of {} MiB available", available >> 20, total >> 20), None)
+        }
+        (Err(error), _) | (_, Err(error)) => check("memory", UNKNOWN, chain(&error), None),
+    }
+}
+
+fn tool(name: &str, program: &str, package: &str) -> CheckView {
+    if let Some(path) = find_program(program) {
+        return check(name, OK, path.display().to_string(), None);
+    }
+    let fix = Some(format!("apt-get install {package}"));
+    check(name, WARNING, format!("{program} is not installed; images cannot be built"), fix)
+}
+
+/// Where programs that builds use are looked for, whatever the caller's PATH is.
+fn find_program(program: &str) -> Option<PathBuf> {
+    let directories = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+    let paths = directories.iter().map(|directory| Path::new(directory).join(program));
+    paths.into_iter().find(|path| access(path, Access::EXEC_OK).is_ok())
+}
+
+fn images(site: &Site) -> Vec<CheckView> {
+    let listed = match image::list(&site.places().library()) {
+        Ok(listed) => listed,
+        Err(error) => return vec![check("images", UNKNOWN, chain(&error), None)],
+    };
+    let mut checks = Vec::new();
+    for name in Recipe::names() {
+        if !listed.iter().any(|image| image.name == name) {
+            let fix = Some(format!("outlast image build {name}"));
+            checks.push(check(&format!("image {name}"), WARNING, "not built", fix));
+        }
+    }
+    for image in listed {
+        let name = format!("image {}", image.name);
+        checks.push(match image.manifest {
+            Ok(manifest) => check(
+                &name,
+                OK,
+                format!("{}, kernel {}", manifest.digest().short(), manifest.kernel_release()),
+                None,
+            ),
+            Err(error) => {
+                check(&name, WARNING, chain(&error), Some(format!("outlast image build {}", image.name)))
+            }
+        });
+    }
+    checks
+}

@@ -1,0 +1,118 @@
+//! What belongs to no living incarnation: found by names that derive from this store and its incarnations.
+//!
+//! Names of other stores are not looked at, and nothing that somebody prepares at this moment is touched.
+
+use super::Mend;
+use crate::error::{Error, chain};
+use crate::incarnation::{PREPARING, is_being_prepared};
+use crate::reconcile::{Leftover, cgroups, leftovers, remove};
+use crate::site::Site;
+use outlast_model::{IncarnationId, IncarnationState, timeout};
+use outlast_store::Store;
+use outlast_wire::view::LeakView;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub(super) fn leaks(
+    site: &Site,
+    undecided: &[(IncarnationId, Error)],
+    mend: Mend,
+) -> Result<Vec<LeakView>, Error> {
+    let Some(store) = site.existing_store()? else { return Ok(Vec::new()) };
+    let groups = cgroups(store.id());
+    let mut leaks = Vec::new();
+    for id in named(site, &groups) {
+        match store.incarnation(id)? {
+            Some(row) if row.state == IncarnationState::Ended => {
+                for leftover in leftovers(site, &row, &groups) {
+                    leaks.push(mended(site, store, &leftover, mend));
+                }
+            }
+            Some(_) => {}
+            None => leaks.extend(rowless(site, store, id, &groups, mend)),
+        }
+    }
+    leaks.extend(half_prepared(site, mend));
+    leaks.extend(undecided.iter().map(|(id, error)| LeakView {
+        kind: "row".to_owned(),
+        name: format!("{id}: {}", chain(error)),
+        removed: false,
+    }));
+    Ok(leaks)
+}
+
+/// Every incarnation that something of ours is named after.
+fn named(site: &Site, groups: &[IncarnationId]) -> BTreeSet<IncarnationId> {
+    let mut ids: BTreeSet<IncarnationId> = groups.iter().copied().collect();
+    let places = site.places();
+    for directory in [places.run().to_owned(), places.incarnations()] {
+        ids.extend(entries(&directory).iter().filter_map(|name| name.parse::<IncarnationId>().ok()));
+    }
+    let scratches = entries(&places.library().templates());
+    ids.extend(
+        scratches.iter().filter_map(|name| name.strip_prefix(".making-")?.parse::<IncarnationId>().ok()),
+    );
+    ids
+}
+
+fn entries(directory: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+}
+
+fn mended(site: &Site, store: &Store, leftover: &Leftover, mend: Mend) -> LeakView {
+    let removed = mend == Mend::Yes && told(remove(site, store.id(), leftover), &leftover.name(site));
+    LeakView { kind: leftover.kind().to_owned(), name: leftover.name(site), removed }
+}
+
+/// Whether it is gone; if not, why is logged.
+fn told(result: io::Result<()>, name: &str) -> bool {
+    result.map_err(|error| tracing::warn!(%error, name, "cannot be removed")).is_ok()
+}
+
+/// What is named after an incarnation that the store has never heard of. A scratch directory of a template may
+/// be another store's: the library is shared.
+fn rowless(
+    site: &Site,
+    store: &Store,
+    id: IncarnationId,
+    groups: &[IncarnationId],
+    mend: Mend,
+) -> Vec<LeakView> {
+    let mut leaks = Vec::new();
+    let evidence = site.places().evidence(id).path().to_owned();
+    if evidence.is_dir() {
+        if is_being_prepared(&evidence) {
+            return leaks;
+        }
+        leaks.push(removed_directory("evidence", evidence, mend));
+    }
+    if site.places().run_directory(id).path().is_dir() {
+        leaks.push(mended(site, store, &Leftover::RunDirectory(id), mend));
+    }
+    if groups.contains(&id) {
+        leaks.push(mended(site, store, &Leftover::Cgroup(id), mend));
+    }
+    leaks
+}
+
+fn removed_directory(kind: &str, path: PathBuf, mend: Mend) -> LeakView {
+    let name = path.display().to_string();
+    let removed = mend == Mend::Yes && told(std::fs::remove_dir_all(path), &name);
+    LeakView { kind: kind.to_owned(), name, removed }
+}
+
+/// Evidence directories that never got their name. Between making and locking one lie microseconds.
+fn half_prepared(site: &Site, mend: Mend) -> Vec<LeakView> {
+    let directory = site.places().incarnations();
+    let names = entries(&directory).into_iter().filter(|name| name.starts_with(PREPARING));
+    let paths =
+        names.map(|name| directory.join(name)).filter(|path| is_old(path) && !is_being_prepared(path));
+    paths.map(|path| removed_directory("evidence", path, mend)).collect()
+}
+
+fn is_old(path: &Path) -> bool {
+    let modified = path.metadata().and_then(|metadata| metadata.modified());
+    modified.ok().and_then(|time| time.elapsed().ok()).is_some_and(|age| age > timeout::CLAIM)
+}

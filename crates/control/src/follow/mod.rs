@@ -1,0 +1,298 @@
+//! Follows a workload to its end: its output as it is written, and then how it ended.
+//!
+//! ```text
+//!   output.log ──inotify──┐
+//!   lease or pidfd ──EOF──┼──► one loop ──► sink (stdout, stderr)        and at the end: the outcome
+//!   signals ──────────────┘
+//! ```
+//!
+//! The log on disk is what is shown, so a slow reader changes nothing and nothing is shown that is not kept.
+//! Nothing is believed of an end but what the store says once the runner is proved gone.
+
+mod tail;
+
+pub(crate) use tail::Tail;
+
+use crate::error::Error;
+use crate::incarnation::LADDER;
+use crate::launch::Lease;
+use crate::reconcile::{self, Doom, Standing};
+use crate::site::Site;
+use crate::wait;
+use crate::workload::{Known, as_written};
+use outlast_machine::process::{Process, Sighting};
+use outlast_machine::sys::signal::Interrupts;
+use outlast_model::{IncarnationId, IncarnationState, Killer, Outcome, WorkloadId, WorkloadState, timeout};
+use outlast_wire::output_log::{OutputLogError, Stream};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// A follower looks at the heartbeat this often when nothing else happens.
+const LOOK: Duration = timeout::HEARTBEAT_LOST;
+
+/// Following failed; the workload itself goes on, unless it is leased to this process.
+#[derive(Debug, Error)]
+pub enum FollowError {
+    /// The output log cannot be watched or read.
+    #[error("cannot read {}", .path.display())]
+    Log {
+        /// The log or its directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The output log is damaged.
+    #[error("{} is damaged", .path.display())]
+    Damaged {
+        /// The log.
+        path: PathBuf,
+        /// Why.
+        source: OutputLogError,
+    },
+    /// Waiting failed.
+    #[error("cannot wait for a workload")]
+    Wait(#[source] io::Error),
+    /// What was to be shown could not be.
+    #[error("cannot pass the output on; it is kept: outlast logs {workload}")]
+    Sink {
+        /// The workload.
+        workload: WorkloadId,
+        /// Why.
+        source: io::Error,
+    },
+    /// A second signal: nobody waits any more.
+    #[error("interrupted twice; workload {workload} is being ended by its runner")]
+    Interrupted {
+        /// The workload.
+        workload: WorkloadId,
+    },
+    /// The workload is over for its runner, and the store does not say how.
+    #[error("workload {workload} has ended and the store does not say how")]
+    NoOutcome {
+        /// The workload.
+        workload: WorkloadId,
+    },
+}
+
+/// Where output goes. An error of the kind `BrokenPipe` means that nobody reads any more.
+pub trait Sink {
+    /// Passes bytes on, at once.
+    ///
+    /// # Errors
+    /// They could not be passed on.
+    fn write(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()>;
+}
+
+/// How a workload that was followed ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// The workload.
+    pub workload: WorkloadId,
+    /// Its outcome.
+    pub outcome: Outcome,
+    /// Bytes of output that were not kept.
+    pub truncated_bytes: u64,
+    /// Why a template was not used although one was wanted.
+    pub fell_back: Option<String>,
+}
+
+/// How the runner's end is seen.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// Our own run: its end of the lease closes.
+    Lease(Lease),
+    /// Somebody else's: its pidfd becomes readable, once it is known who it is.
+    Runner(Option<Process>),
+}
+
+impl End {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Lease(lease) => Some(lease.as_fd()),
+            Self::Runner(process) => process.as_ref().map(Process::as_fd),
+        }
+    }
+}
+
+/// What ended a wait.
+enum Wake {
+    Log,
+    Gone,
+    Signal,
+    Nothing,
+}
+
+/// Follows a workload to its end. `interrupts` are the signals that end a leased run: the first one gives the
+/// lease up, and the outcome is waited for; the second one ends the wait.
+///
+/// # Errors
+/// [`FollowError`], and those of finding out how it ended.
+pub(crate) fn follow(
+    site: &Site,
+    workload: WorkloadId,
+    end: End,
+    sink: &mut dyn Sink,
+    interrupts: Option<&Interrupts>,
+) -> Result<Finished, Error> {
+    let row = as_written(site, workload)?.workload;
+    let tail = Tail::of(&site.places().evidence(row.incarnation))?;
+    let follower =
+        Follower { site, workload, incarnation: row.incarnation, end, tail, interrupts, given_up: None };
+    follower.follow(sink)
+}
+
+/// Follows somebody else's workload, by its output or its console, to its end.
+///
+/// # Errors
+/// As [`follow`].
+pub(crate) fn attend(site: &Site, known: &Known, tail: Tail, sink: &mut dyn Sink) -> Result<Finished, Error> {
+    let (workload, incarnation) = (known.workload.id, known.incarnation.id);
+    let end = End::Runner(None);
+    Follower { site, workload, incarnation, end, tail, interrupts: None, given_up: None }.follow(sink)
+}
+
+struct Follower<'a> {
+    site: &'a Site,
+    workload: WorkloadId,
+    incarnation: IncarnationId,
+    end: End,
+    tail: Tail,
+    interrupts: Option<&'a Interrupts>,
+    /// When the lease was given up.
+    given_up: Option<Instant>,
+}
+
+impl Follower<'_> {
+    fn follow(mut self, sink: &mut dyn Sink) -> Result<Finished, Error> {
+        self.run(sink)?;
+        self.finish(sink)
+    }
+
+    /// Until the runner is gone, or the store says that the incarnation is over.
+    fn run(&mut self, sink: &mut dyn Sink) -> Result<(), Error> {
+        loop {
+            if self.find_runner()? {
+                return Ok(());
+            }
+            self.pass_on(sink)?;
+            match self.wake()? {
+                Wake::Log => self.tail.acknowledge()?,
+                Wake::Gone => return Ok(()),
+                Wake::Signal => self.interrupted()?,
+                Wake::Nothing if self.is_over()? => return Ok(()),
+                Wake::Nothing => {}
+            }
+        }
+    }
+
+    /// Of somebody else's run it is not known at first who its runner is: nobody may have claimed it yet. Tells
+    /// whether it is over.
+    fn find_runner(&mut self) -> Result<bool, Error> {
+        if !matches!(self.end, End::Runner(None)) {
+            return Ok(false);
+        }
+        let Some(row) = self.site.store()?.incarnation(self.incarnation)? else { return Ok(true) };
+        if row.state == IncarnationState::Ended {
+            return Ok(true);
+        }
+        if let Some(Sighting::Alive(process)) = row.runner.as_ref().map(Process::open) {
+            self.end = End::Runner(Some(process));
+        }
+        Ok(false)
+    }
+
+    fn pass_on(&mut self, sink: &mut dyn Sink) -> Result<(), Error> {
+        let mut broken = None;
+        self.tail.drain(&mut |stream, bytes| {
+            if broken.is_none() {
+                broken = sink.write(stream, bytes).err();
+            }
+        })?;
+        match broken {
+            None => Ok(()),
+            // Nobody reads: what a local program would be killed for by SIGPIPE.
+            Some(error) if error.kind() == io::ErrorKind::BrokenPipe && self.is_leased() => {
+                self.give_up();
+                Ok(())
+            }
+            Some(source) => Err(FollowError::Sink { workload: self.workload, source }.into()),
+        }
+    }
+
+    fn wake(&self) -> Result<Wake, FollowError> {
+        let ends = self.end.descriptor();
+        let signals = self.interrupts.map(AsFd::as_fd);
+        let mut descriptors = vec![self.tail.as_fd()];
+        descriptors.extend(ends);
+        descriptors.extend(signals);
+        let gone = ends.map(|_| 1);
+        Ok(match wait::readable(&descriptors, self.patience()).map_err(FollowError::Wait)? {
+            None => Wake::Nothing,
+            Some(0) => Wake::Log,
+            Some(index) if Some(index) == gone => Wake::Gone,
+            Some(_) => Wake::Signal,
+        })
+    }
+
+    fn patience(&self) -> Duration {
+        match (self.given_up, &self.end) {
+            (Some(since), _) => LADDER.saturating_sub(since.elapsed()),
+            // Nobody to watch yet: its claim changes the directory that is watched, or its deadline passes.
+            (None, End::Runner(None)) => timeout::CLAIM,
+            (None, End::Runner(Some(_)) | End::Lease(_)) => LOOK,
+        }
+    }
+
+    fn is_leased(&self) -> bool {
+        matches!(self.end, End::Lease(_))
+    }
+
+    fn give_up(&mut self) {
+        if let (End::Lease(lease), None) = (&self.end, self.given_up) {
+            lease.give_up();
+            self.given_up = Some(Instant::now());
+        }
+    }
+
+    fn interrupted(&mut self) -> Result<(), FollowError> {
+        let signals = self.interrupts.map_or(Ok(0), Interrupts::take).map_err(FollowError::Wait)?;
+        if signals > 1 || (signals > 0 && self.given_up.is_some()) {
+            return Err(FollowError::Interrupted { workload: self.workload });
+        }
+        if signals > 0 {
+            self.give_up();
+        }
+        Ok(())
+    }
+
+    /// Nothing has happened for a while: is there still somebody at work?
+    fn is_over(&self) -> Result<bool, Error> {
+        let overdue = self.given_up.is_some_and(|since| since.elapsed() >= LADDER);
+        let standing = if overdue {
+            let why = "its client is gone, and its runner did not end in time";
+            reconcile::put_down(self.site, self.incarnation, Doom { by: Killer::ClientGone, why })?
+        } else {
+            reconcile::reconcile(self.site, self.incarnation)?
+        };
+        Ok(matches!(standing, Standing::Over(_)))
+    }
+
+    fn finish(mut self, sink: &mut dyn Sink) -> Result<Finished, Error> {
+        reconcile::settle(self.site, self.incarnation)?;
+        // What was written between the last look and the end.
+        self.pass_on(sink)?;
+        let Known { workload, incarnation } = as_written(self.site, self.workload)?;
+        let WorkloadState::Over(outcome) = workload.state else {
+            return Err(FollowError::NoOutcome { workload: self.workload }.into());
+        };
+        Ok(Finished {
+            workload: self.workload,
+            outcome,
+            truncated_bytes: incarnation.truncated_bytes,
+            fell_back: incarnation.fell_back,
+        })
+    }
+}

@@ -1,0 +1,182 @@
+//! The end of a log that grows: what is new in it, and a descriptor that tells when there is more.
+//!
+//! The log may not be there yet: until it is, its directory is watched.
+
+use super::FollowError;
+use outlast_wire::output_log::{OutputLogReader, Record, Stream};
+use outlast_wire::paths::Evidence;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+/// Read at once.
+const CHUNK: usize = 128 * 1024;
+
+/// A log being read.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    path: PathBuf,
+    events: OwnedFd,
+    log: Option<File>,
+    format: Format,
+    chunk: Vec<u8>,
+}
+
+/// What a log is made of.
+#[derive(Debug)]
+enum Format {
+    /// Records of two streams: what a program wrote.
+    Records(OutputLogReader),
+    /// Plain bytes, shown as standard output: what a console said.
+    Plain,
+}
+
+impl Tail {
+    /// Watches the output log in an evidence directory, from its beginning.
+    pub(crate) fn of(evidence: &Evidence) -> Result<Self, FollowError> {
+        Self::open(evidence, evidence.output_log(), Format::Records(OutputLogReader::new()))
+    }
+
+    /// Watches the guest's console, from its beginning.
+    pub(crate) fn of_console(evidence: &Evidence) -> Result<Self, FollowError> {
+        Self::open(evidence, evidence.console_log(), Format::Plain)
+    }
+
+    fn open(evidence: &Evidence, path: PathBuf, format: Format) -> Result<Self, FollowError> {
+        let failed =
+            |errno: Errno| FollowError::Log { path: evidence.path().to_owned(), source: errno.into() };
+        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(failed)?;
+        let mut tail = Self { path, events, log: None, format, chunk: vec![0; CHUNK] };
+        // Order matters: watch first, look then, or what happens in between is missed.
+        inotify::add_watch(&tail.events, evidence.path(), WatchFlags::CREATE | WatchFlags::MOVED_TO)
+            .map_err(failed)?;
+        tail.look()?;
+        Ok(tail)
+    }
+
+    /// Opens the log if it is there by now.
+    fn look(&mut self) -> Result<(), FollowError> {
+        if self.log.is_some() {
+            return Ok(());
+        }
+        match File::open(&self.path) {
+            Ok(file) => {
+                let watched = inotify::add_watch(&self.events, &self.path, WatchFlags::MODIFY);
+                watched.map_err(|errno| self.failed(errno.into()))?;
+                self.log = Some(file);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn failed(&self, source: io::Error) -> FollowError {
+        FollowError::Log { path: self.path.clone(), source }
+    }
+
+    /// Gives everything that is new to `show`, in order, and how much was not kept once that is known.
+    pub(crate) fn drain(&mut self, show: &mut dyn FnMut(Stream, &[u8])) -> Result<Option<u64>, FollowError> {
+        self.look()?;
+        let mut dropped = None;
+        while let Some(log) = &mut self.log {
+            let length = match log.read(&mut self.chunk) {
+                Ok(0) => break,
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.failed(error)),
+            };
+            let new = &self.chunk[..length];
+            let Format::Records(reader) = &mut self.format else {
+                show(Stream::Stdout, new);
+                continue;
+            };
+            reader.push(new);
+            let damaged = |source| FollowError::Damaged { path: self.path.clone(), source };
+            while let Some(record) = reader.next_record().map_err(damaged)? {
+                match record {
+                    Record::Data { stream, bytes, .. } => show(stream, &bytes),
+                    Record::Truncated { dropped: bytes, .. } => dropped = Some(bytes),
+                }
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// Takes note of what the descriptor told; what it means is seen by [`Tail::drain`].
+    pub(crate) fn acknowledge(&mut self) -> Result<(), FollowError> {
+        let mut buffer = [0; 4096];
+        loop {
+            match rustix::io::read(&self.events, &mut buffer) {
+                Ok(1..) | Err(Errno::INTR) => {}
+                Ok(0) | Err(Errno::WOULDBLOCK) => return Ok(()),
+                Err(errno) => return Err(self.failed(errno.into())),
+            }
+        }
+    }
+}
+
+impl AsFd for Tail {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wait;
+    use outlast_wire::output_log::MAGIC;
+    use std::io::Write;
+    use std::time::Duration;
+
+    fn record(stream: Stream, bytes: &[u8]) -> Vec<u8> {
+        Record::Data { stream, unix_ns: 0, offset: 0, bytes: bytes.to_vec() }.encode()
+    }
+
+    fn drained(tail: &mut Tail) -> (String, Option<u64>) {
+        let mut seen = String::new();
+        let dropped = tail
+            .drain(&mut |stream, bytes| {
+                seen.push(if stream == Stream::Stdout { 'o' } else { 'e' });
+                seen.push_str(std::str::from_utf8(bytes).unwrap());
+            })
+            .unwrap();
+        (seen, dropped)
+    }
+
+    #[test]
+    fn a_log_that_comes_later_and_grows_in_pieces_is_seen_whole_and_in_order() {
+        let top = tempfile::tempdir().unwrap();
+        let evidence = Evidence::at(top.path().to_owned());
+        let mut tail = Tail::of(&evidence).unwrap();
+        let more = |tail: &Tail| wait::readable(&[tail.as_fd()], Duration::from_secs(20)).unwrap().is_some();
+        assert_eq!(drained(&mut tail), (String::new(), None));
+        let mut log = File::create(evidence.output_log()).unwrap();
+        log.write_all(MAGIC).unwrap();
+        assert!(more(&tail));
+        tail.acknowledge().unwrap();
+        assert_eq!(drained(&mut tail), (String::new(), None));
+        let first = record(Stream::Stdout, b"one");
+        log.write_all(&first[..5]).unwrap();
+        assert!(more(&tail), "growth of the log itself is told");
+        tail.acknowledge().unwrap();
+        assert_eq!(drained(&mut tail), (String::new(), None));
+        log.write_all(&first[5..]).unwrap();
+        log.write_all(&record(Stream::Stderr, b"two")).unwrap();
+        log.write_all(&Record::Truncated { unix_ns: 0, dropped: 9 }.encode()).unwrap();
+        assert_eq!(drained(&mut tail), ("oone".to_owned() + "etwo", Some(9)));
+    }
+
+    #[test]
+    fn a_damaged_log_is_named() {
+        let top = tempfile::tempdir().unwrap();
+        let evidence = Evidence::at(top.path().to_owned());
+        std::fs::write(evidence.output_log(), b"this is no log at all").unwrap();
+        let error = Tail::of(&evidence).unwrap().drain(&mut |_, _| {}).unwrap_err();
+        assert!(matches!(error, FollowError::Damaged { .. }));
+    }
+}

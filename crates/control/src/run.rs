@@ -1,0 +1,207 @@
+//! Runs a workload: checked, made ready, written down, launched, followed.
+//!
+//! ```text
+//!   check ──► ground, accelerator, template ──► inputs on disk ──► accept (one commit) ──► launch ──► follow
+//!     │ bad input ends here, nothing is made
+//! ```
+//!
+//! From the commit on there is exactly one outcome, whatever becomes of this process.
+
+use crate::accelerator;
+use crate::error::{Error, chain};
+use crate::follow::{End, Finished, Sink, follow};
+use crate::incarnation::{self, Ground, Made};
+use crate::launch::{Lease, Order, launch};
+use crate::notice::{Notice, Notify};
+use crate::request::{Checked, Files, RequestError, RunRequest, Stdin, check, wire_program};
+use crate::site::{Site, SiteError, require_root};
+use crate::template::{self, Readiness};
+use crate::{clock, reconcile};
+use outlast_machine::image::Lease as Lock;
+use outlast_machine::sys::signal::Interrupts;
+use outlast_model::limit::STDIN_BYTES;
+use outlast_model::{IncarnationId, WorkloadId, timeout};
+use outlast_store::{Acceptance, NewWorkload};
+use outlast_wire::intent::{Purpose, Start};
+use outlast_wire::paths::Evidence;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+/// A workload that was accepted, now or by an earlier request with the same key.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Its id.
+    pub id: WorkloadId,
+    /// Whether an earlier request had made it: then it is not ours, and does not end with us.
+    pub existing: bool,
+    lease: Option<Lease>,
+}
+
+/// Checks a request, gets everything ready, writes the workload down and starts its runner.
+///
+/// # Errors
+/// Before the workload is written down: everything that is wrong with the request or the host, and nothing of it
+/// is left. After that failures become its outcome, and this succeeds.
+pub fn run(site: &Site, request: RunRequest, notify: Notify<'_>) -> Result<Accepted, Error> {
+    require_root("running a workload")?;
+    let mut checked = check(site, request)?;
+    let ground = Ground::open(site, checked.image.clone())?;
+    let chosen = accelerator::choose(site, checked.request.accelerator, &ground, notify)?;
+    let machine = ground.machine(chosen, checked.request.vcpus, checked.machine_memory);
+    let (start, fell_back) = if checked.request.cold {
+        (Start::Boot, None)
+    } else {
+        match template::ready(site, &ground, &machine, notify)? {
+            Readiness::Clone(start) => (start, None),
+            Readiness::Cold(because) => (Start::Boot, because),
+        }
+    };
+    if let Some(because) = &fell_back {
+        notify(Notice::Warning(&format!("booting cold: {because}")));
+    }
+    let id = clock::new_workload_id().map_err(SiteError::Random)?;
+    let incarnation = incarnation::new_id()?;
+    let stdin = checked.request.stdin != Stdin::Nothing;
+    let program = wire_program(&checked.spec, ground.image().manifest().runtime(), stdin);
+    let purpose = Purpose::Workload { workload: id.to_string(), program, outputs: checked.request.outputs };
+    let made = Made { purpose, machine, start, boot_timeout: timeout::BOOT, fell_back };
+    let preparation = incarnation::make_evidence(site, incarnation)?;
+    let accepted = write_inputs(&site.places().evidence(incarnation), &mut checked)
+        .and_then(|()| accept(site, &checked, (id, incarnation), made));
+    drop(preparation);
+    let leased = checked.request.leased;
+    match accepted {
+        Ok(Acceptance::New) => start_runner(site, (id, incarnation), leased, &ground.locks()),
+        Ok(Acceptance::Existing(id)) => {
+            forget(site, incarnation);
+            Ok(Accepted { id, existing: true, lease: None })
+        }
+        Err(error) => {
+            // A commit that failed below SQLite may have taken effect: only what is surely not there is forgotten.
+            if !matches!(site.store().map(|store| store.incarnation(incarnation)), Ok(Ok(Some(_)) | Err(_))) {
+                forget(site, incarnation);
+            }
+            Err(error)
+        }
+    }
+}
+
+fn accept(
+    site: &Site,
+    checked: &Checked,
+    (id, incarnation): (WorkloadId, IncarnationId),
+    made: Made,
+) -> Result<Acceptance, Error> {
+    let now = clock::unix_ns();
+    let new = NewWorkload {
+        id,
+        incarnation,
+        idempotency_key: checked.request.idempotency_key.clone(),
+        spec: checked.spec.clone(),
+        intent: made.intent(site.honoured_hold(), now),
+        created_unix_ns: now,
+    };
+    Ok(site.store()?.accept(&new)?)
+}
+
+/// A runner that cannot be started is an outcome, not an error: the workload has been accepted.
+fn start_runner(
+    site: &Site,
+    (id, incarnation): (WorkloadId, IncarnationId),
+    leased: bool,
+    locks: &[Lock],
+) -> Result<Accepted, Error> {
+    let order = Order { store: site.store()?.id(), incarnation, leased, locks };
+    match launch(site, &order) {
+        Ok(lease) => Ok(Accepted { id, existing: false, lease }),
+        Err(error) => {
+            reconcile::abandon(site, incarnation, &chain(&error))?;
+            Ok(Accepted { id, existing: false, lease: None })
+        }
+    }
+}
+
+/// Removes the evidence of what was never accepted.
+fn forget(site: &Site, incarnation: IncarnationId) {
+    let path = site.places().evidence(incarnation).path().to_owned();
+    if let Err(error) = std::fs::remove_dir_all(&path) {
+        tracing::warn!(%error, path = %path.display(), "what was made for a refused workload stays");
+    }
+}
+
+fn write_inputs(evidence: &Evidence, checked: &mut Checked) -> Result<(), Error> {
+    make_directory(&evidence.input())?;
+    let files = evidence.input_files();
+    make_directory(&files)?;
+    match &checked.files {
+        Files::None => {}
+        Files::One { name, content } => write_file(&files.join(name), content)?,
+        Files::Archive(archive) => archive.unpack(&files)?,
+    }
+    match &checked.request.stdin {
+        Stdin::Nothing => Ok(()),
+        Stdin::File(path) => {
+            let failed = |source| RequestError::Read { what: "standard input", path: path.clone(), source };
+            copy_stdin(File::open(path).map_err(failed)?, path, &evidence.input_stdin())
+        }
+        Stdin::Own => copy_stdin(io::stdin().lock(), Path::new("-"), &evidence.input_stdin()),
+    }
+}
+
+fn make_directory(path: &Path) -> Result<(), SiteError> {
+    let made = DirBuilder::new().mode(0o700).create(path);
+    made.map_err(|source| SiteError::MakeDirectory { path: path.to_owned(), source })
+}
+
+fn write_file(path: &Path, content: &[u8]) -> Result<(), SiteError> {
+    let written = create(path).and_then(|mut file| file.write_all(content));
+    written.map_err(|source| SiteError::Write { path: path.to_owned(), source })
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Copies standard input to disk, to its end, and refuses more than is allowed: a program sees all or nothing.
+fn copy_stdin(from: impl Read, path: &Path, to: &Path) -> Result<(), Error> {
+    let read = |source| RequestError::Read { what: "standard input", path: path.to_owned(), source };
+    let write = |source| SiteError::Write { path: to.to_owned(), source };
+    let mut file = create(to).map_err(write)?;
+    let mut from = from.take(STDIN_BYTES + 1);
+    let mut buffer = vec![0; 128 * 1024];
+    let mut size = 0;
+    loop {
+        let length = match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(read(error).into()),
+        };
+        size += length as u64;
+        if size > STDIN_BYTES {
+            return Err(RequestError::StdinTooLarge { size }.into());
+        }
+        file.write_all(&buffer[..length]).map_err(write)?;
+    }
+}
+
+impl Accepted {
+    /// Follows it to its end. A run of ours ends with this process and on the first of `interrupts`; one that an
+    /// earlier request made goes on without us.
+    ///
+    /// # Errors
+    /// Following failed; see [`crate::FollowError`].
+    pub fn follow(
+        self,
+        site: &Site,
+        sink: &mut dyn Sink,
+        interrupts: Option<&Interrupts>,
+    ) -> Result<Finished, Error> {
+        match self.lease {
+            Some(lease) => follow(site, self.id, End::Lease(lease), sink, interrupts),
+            None => follow(site, self.id, End::Runner(None), sink, None),
+        }
+    }
+}

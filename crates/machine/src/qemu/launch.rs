@@ -1,0 +1,185 @@
+//! Bringing a QEMU process to the point where its monitor answers and no vCPU runs.
+//!
+//! Whatever fails on the way, what was begun ends with the values that own it: descriptors close, and a child
+//! that is dropped is killed. The sockets' files are left to whoever owns the run directory.
+
+use super::arguments::{self, Channels};
+use super::monitor::{Monitor, REQUESTS};
+use super::watch::{EVENTS, Watch, keep_log};
+use super::{Qemu, Restoring};
+use crate::backend::{BackendError, LaunchError, LaunchPlan, MemoryBacking, VmmEvent, VmmEvents};
+use crate::jail::{self, JailSpec};
+use crate::process::Process;
+use crate::{console, sys};
+use outlast_model::{limit, timeout};
+use qapi::qmp;
+use rustix::fd::{OwnedFd, RawFd};
+use rustix::fs::{Mode, OFlags};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream as StdUnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// Starts QEMU in its jail and waits for its monitor.
+pub(super) async fn launch(plan: &LaunchPlan) -> Result<(Qemu, VmmEvents), LaunchError> {
+    let channels = make_channels(plan)?;
+    make_memory_file(&plan.memory, plan.machine.memory)?;
+    let mut child = spawn(plan, channels.theirs, &channels.numbers)?;
+    keep_console(channels.console, plan.evidence.console_log())?;
+    let process = identify(&child)?;
+    let confined = confine(plan, process.identity().pid);
+
+    let (request_sender, requests) = mpsc::channel(REQUESTS);
+    let (migration, migration_news) = watch::channel(None);
+    let (events, mut event_receiver) = mpsc::channel(EVENTS);
+    let stream = connect(&plan.run_directory.monitor_socket()).await?;
+    let stderr = child.stderr.take().map(|stderr| keep_log(stderr, plan.evidence.vmm_log()));
+    let watch = tokio::spawn(Watch { child, stream, requests, migration, events, stderr }.run());
+    let mut qemu = Qemu {
+        process,
+        monitor: Monitor::new(request_sender, migration_news),
+        agent_socket: plan.run_directory.agent_socket(),
+        boots_from_state: plan.incoming.is_some(),
+        restoring: None,
+        confined,
+        watch,
+    };
+    match negotiate(&mut qemu).await {
+        Ok(()) => Ok((qemu, event_receiver)),
+        Err(error) => Err(explained(error, &mut event_receiver, &plan.evidence.vmm_log()).await),
+    }
+}
+
+/// Waits until the monitor answers. What a restore begins with is sent without waiting for that.
+async fn negotiate(qemu: &mut Qemu) -> Result<(), BackendError> {
+    let greeted = qemu.monitor.submit(qmp::qmp_capabilities { enable: None })?;
+    if qemu.boots_from_state {
+        qemu.restoring = Some(Restoring::begin(&qemu.monitor)?);
+    }
+    greeted.answer().await.map(drop)
+}
+
+/// A monitor that hung up is a VMM that ended: says how, and with which words.
+async fn explained(error: BackendError, events: &mut VmmEvents, log: &Path) -> LaunchError {
+    let BackendError::HungUp { .. } = error else { return LaunchError::Monitor(error) };
+    let exit = async {
+        while let Some(event) = events.recv().await {
+            if let VmmEvent::Exited(exit) = event {
+                return Some(exit);
+            }
+        }
+        None
+    };
+    match tokio::time::timeout(timeout::DEATH, exit).await {
+        Ok(Some(exit)) => LaunchError::Exited { exit, last_words: console::last_words(log) },
+        Ok(None) | Err(_) => LaunchError::Monitor(error),
+    }
+}
+
+/// Our ends and theirs of everything between the runner and QEMU.
+struct OpenChannels {
+    theirs: Vec<OwnedFd>,
+    numbers: Channels,
+    console: StdUnixStream,
+}
+
+fn make_channels(plan: &LaunchPlan) -> Result<OpenChannels, LaunchError> {
+    let channel = |what| move |source| LaunchError::Channel { what, source };
+    let monitor = listen(&plan.run_directory.monitor_socket()).map_err(channel("monitor socket"))?;
+    let agent = listen(&plan.run_directory.agent_socket()).map_err(channel("agent socket"))?;
+    let (console, their_console) = StdUnixStream::pair().map_err(channel("console"))?;
+    let their_console = OwnedFd::from(their_console);
+    let incoming = plan.incoming.as_deref().map(open_state).transpose()?;
+    let numbers = Channels {
+        monitor: sys::number_of(&monitor),
+        agent: sys::number_of(&agent),
+        console: sys::number_of(&their_console),
+        incoming: incoming.as_ref().map(sys::number_of),
+    };
+    let mut theirs = vec![monitor, agent, their_console];
+    theirs.extend(incoming);
+    Ok(OpenChannels { theirs, numbers, console })
+}
+
+/// A listening socket, 0600. One that an earlier attempt of this incarnation left is replaced.
+fn listen(path: &Path) -> io::Result<OwnedFd> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener.into())
+}
+
+fn open_state(path: &Path) -> Result<OwnedFd, LaunchError> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| LaunchError::Open { path: path.to_owned(), source: errno.into() })
+}
+
+/// QEMU would make the file of a template's memory itself, but in its jail there is nowhere to make one.
+fn make_memory_file(memory: &MemoryBacking, bytes: u64) -> Result<(), LaunchError> {
+    let MemoryBacking::SharedFile(path) = memory else { return Ok(()) };
+    let failed = |source| LaunchError::Open { path: path.clone(), source };
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(|e| failed(e.into()))?;
+    rustix::fs::ftruncate(&file, bytes).map_err(|errno| failed(errno.into()))
+}
+
+fn spawn(plan: &LaunchPlan, theirs: Vec<OwnedFd>, numbers: &Channels) -> Result<Child, LaunchError> {
+    let mut descriptors: Vec<RawFd> = vec![numbers.monitor, numbers.agent, numbers.console];
+    descriptors.extend(numbers.incoming);
+    let spec = JailSpec {
+        root: plan.machine.vmm_root.clone(),
+        stage: plan.run_directory.path().to_owned(),
+        files: arguments::files(plan),
+        devices: arguments::host_devices(plan),
+        descriptors,
+        program: plan.machine.vmm_binary.clone(),
+        arguments: arguments::arguments(plan, numbers)?,
+    };
+    let mut command = jail::command(&plan.jail_program, &spec, theirs).map_err(LaunchError::Jail)?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    // Order matters: the command owns their ends of the channels and is dropped here, right after the spawn,
+    // so that a child that dies is a hang-up and not a socket on which nobody ever answers.
+    Command::from(command)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|source| LaunchError::Spawn { program: plan.jail_program.clone(), source })
+}
+
+fn identify(child: &Child) -> Result<Process, LaunchError> {
+    // A child that nobody has waited for keeps its pid, dead or alive.
+    let pid = child.id().unwrap_or_default();
+    Process::of_child(pid).map_err(LaunchError::Identify)
+}
+
+fn confine(plan: &LaunchPlan, pid: u32) -> Option<JoinHandle<Result<(), crate::cgroup::CgroupError>>> {
+    let cgroup = plan.vmm_cgroup.clone();
+    (!cgroup.is_none()).then(|| tokio::task::spawn_blocking(move || cgroup.add(pid)))
+}
+
+/// The console is drained for as long as QEMU holds its end, whatever becomes of the driver.
+fn keep_console(console: StdUnixStream, path: PathBuf) -> Result<(), LaunchError> {
+    let failed = |source| LaunchError::Channel { what: "console", source };
+    console.set_nonblocking(true).map_err(failed)?;
+    let stream = UnixStream::from_std(console).map_err(failed)?;
+    tokio::spawn(async move {
+        let kept = console::record(stream, &path, limit::CONSOLE_BYTES, "the guest wrote more than is kept");
+        if let Err(error) = kept.await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the console is not kept");
+        }
+    });
+    Ok(())
+}
+
+async fn connect(path: &Path) -> Result<UnixStream, LaunchError> {
+    UnixStream::connect(path)
+        .await
+        .map_err(|source| LaunchError::Channel { what: "connection to its monitor", source })
+}

@@ -1,0 +1,89 @@
+//! Signals as a descriptor, for a synchronous program that waits with poll(2): SIGINT and SIGTERM are taken
+//! from their default action and read instead.
+
+use rustix::io::Errno;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// SIGINT and SIGTERM of this process, blocked and waiting to be read. Dropping it closes the descriptor and
+/// leaves them blocked: it is meant for the last thing a program does.
+#[derive(Debug)]
+pub struct Interrupts(OwnedFd);
+
+impl Interrupts {
+    /// Blocks both signals in the calling thread. Threads and children made later inherit that, so programs
+    /// that should still end on Ctrl-C are started before; threads made earlier keep the default action.
+    ///
+    /// # Errors
+    /// Those of pthread_sigmask(3) and signalfd(2).
+    pub fn block() -> io::Result<Self> {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset initialises the whole set, sigaddset changes it, and both take a valid pointer
+        // to it; the numbers are signals.
+        let set = unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            libc::sigaddset(set.as_mut_ptr(), libc::SIGINT);
+            libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
+            set.assume_init()
+        };
+        // SAFETY: the set is initialised, and the old mask is not asked for.
+        let error = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+        if error != 0 {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        // SAFETY: the set is initialised; -1 asks for a new descriptor.
+        let descriptor =
+            unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if descriptor < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: signalfd has just made this descriptor, and nobody else knows it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(descriptor) }))
+    }
+
+    /// How many signals came since the last call. Several of one kind count once while they are not read.
+    ///
+    /// # Errors
+    /// Those of read(2).
+    pub fn take(&self) -> io::Result<usize> {
+        let mut buffer = [0; size_of::<libc::signalfd_siginfo>()];
+        let mut count = 0;
+        loop {
+            match rustix::io::read(&self.0, &mut buffer) {
+                Ok(0) | Err(Errno::WOULDBLOCK) => return Ok(count),
+                Ok(_) => count += 1,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for Interrupts {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Signal, getpid, kill_process};
+
+    #[test]
+    fn signals_are_read_instead_of_ending_the_process() {
+        // In a thread of its own: the mask is the thread's. The signal goes to that thread alone.
+        let test = || {
+            let interrupts = Interrupts::block().unwrap();
+            assert_eq!(interrupts.take().unwrap(), 0);
+            // SAFETY: raises a signal in this very thread, where it is blocked.
+            assert_eq!(unsafe { libc::raise(libc::SIGINT) }, 0);
+            assert_eq!(interrupts.take().unwrap(), 1);
+            assert_eq!(interrupts.take().unwrap(), 0);
+        };
+        std::thread::spawn(test).join().unwrap();
+        // Signal 0 only asks whether we are there; the process lives.
+        kill_process(getpid(), Signal::CONT).unwrap();
+    }
+}
