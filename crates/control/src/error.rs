@@ -87,6 +87,9 @@ impl Error {
             Self::Site(SiteError::ProgramMissing { .. }) => {
                 Some("put outlast-runner and outlast-agent beside outlast, or set OUTLAST_LIBEXEC".to_owned())
             }
+            Self::Site(SiteError::PathTooLong { .. }) => {
+                Some("set OUTLAST_HOME to a shorter path".to_owned())
+            }
             Self::Library(error) => hint_of_library(error),
             Self::Site(SiteError::NotPrivate { path }) | Self::Store(StoreError::NotPrivate { path, .. }) => {
                 Some(format!("chmod 700 {}", path.display()))
@@ -151,6 +154,7 @@ fn kind_of_site(error: &SiteError) -> FailureKind {
     match error {
         SiteError::NotRoot { .. } | SiteError::NotPrivate { .. } => FailureKind::NotPermitted,
         SiteError::ProgramMissing { .. } | SiteError::Random(_) => FailureKind::Host,
+        SiteError::PathTooLong { .. } => FailureKind::BadInput,
         SiteError::MakeDirectory { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             FailureKind::NotPermitted
         }

@@ -205,6 +205,17 @@ fn last_words(log: &Path) -> String {
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// A lease, and the end of it that a runner would hold.
+    pub(crate) fn lease() -> (Lease, OwnedFd) {
+        let (ours, theirs) = pair().unwrap();
+        (Lease(ours), theirs)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use outlast_wire::paths::Places;

@@ -2,7 +2,7 @@
 //!
 //! Nothing is made before an operation that needs it has been checked; what is made is private (0700).
 
-use outlast_model::Hold;
+use outlast_model::{Hold, IncarnationId};
 use outlast_store::{Store, StoreError};
 use outlast_wire::paths::Places;
 use rustix::fs::{Mode, OFlags};
@@ -12,6 +12,9 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
+
+/// A socket's path may have so many bytes (unix(7): sun_path, less the zero byte at its end).
+const SOCKET_PATH: usize = 107;
 
 /// Where things are and who serves them. One per process: it holds the one connection to the store.
 #[derive(Debug)]
@@ -67,6 +70,12 @@ pub enum SiteError {
     #[error("{} is not private: it must be a directory of this user that others cannot write to", .path.display())]
     NotPrivate {
         /// The directory.
+        path: PathBuf,
+    },
+    /// The run directory's path leaves no room for the names of sockets in it.
+    #[error("the run directory {} is too long a path: sockets in it need names of at most {SOCKET_PATH} bytes", .path.display())]
+    PathTooLong {
+        /// The run directory.
         path: PathBuf,
     },
     /// The kernel gave no random bytes.
@@ -149,6 +158,19 @@ impl Site {
     }
 }
 
+/// Refuses a run directory in which no socket could be made.
+///
+/// # Errors
+/// [`SiteError::PathTooLong`].
+pub(crate) fn check_socket_paths(places: &Places) -> Result<(), SiteError> {
+    let directory = places.run_directory(IncarnationId::from_parts(0, 0));
+    let sockets = [directory.control_socket(), directory.monitor_socket(), directory.agent_socket()];
+    match sockets.iter().find(|path| path.as_os_str().len() > SOCKET_PATH) {
+        Some(_) => Err(SiteError::PathTooLong { path: places.run().to_owned() }),
+        None => Ok(()),
+    }
+}
+
 /// Refuses everybody but the superuser.
 ///
 /// # Errors
@@ -185,6 +207,14 @@ mod tests {
         let file = top.path().join("file");
         std::fs::write(&file, "").unwrap();
         assert!(matches!(private_directory(&file), Err(SiteError::MakeDirectory { .. })));
+    }
+
+    #[test]
+    fn a_run_directory_without_room_for_sockets_is_refused() {
+        let places = |run: &str| Places::new("/h".into(), run.into(), "/l".into());
+        check_socket_paths(&places("/run/outlast")).unwrap();
+        check_socket_paths(&places(&format!("/{}", "x".repeat(66)))).unwrap();
+        assert!(check_socket_paths(&places(&format!("/{}", "x".repeat(67)))).is_err());
     }
 
     #[test]

@@ -5,16 +5,18 @@
 //!   drive boot  VMM_ROOT KERNEL INITRAMFS ROOTFS DIRECTORY [COUNT]
 //!   drive make  VMM_ROOT KERNEL INITRAMFS ROOTFS DIRECTORY
 //!   drive clone VMM_ROOT KERNEL INITRAMFS ROOTFS DIRECTORY [COUNT]
+//!   drive tell  VMM_ROOT KERNEL INITRAMFS ROOTFS DIRECTORY WORD     clones, sends the word, shows the events
 //! ```
 //!
-//! The guest's init must answer on the port with the bytes it was sent. Needs root.
+//! The guest's init must answer on the port with the bytes it was sent, or do what the word says. Needs root.
 #![expect(clippy::print_stdout, reason = "its findings are its output")]
 
 use anyhow::{Context, Result, bail, ensure};
 use outlast_machine::backend::{Backend, LaunchPlan, MemoryBacking, VmmEvents};
-use outlast_machine::cgroup::VmmCgroup;
+use outlast_machine::cgroup::{Hierarchy, IncarnationCgroup, VmmCgroup};
 use outlast_machine::jail;
 use outlast_machine::qemu::{Qemu, command_line, cpu_model};
+use outlast_model::{IncarnationId, StoreId};
 use outlast_wire::intent::Machine;
 use outlast_wire::paths::{Evidence, RunDirectory};
 use std::path::{Path, PathBuf};
@@ -47,19 +49,30 @@ async fn run(arguments: &[String]) -> Result<()> {
     };
     let directory = PathBuf::from(directory);
     std::fs::create_dir_all(directory.join("run"))?;
-    let plan = plan(root, kernel, initramfs, rootfs, &directory);
-    let count = rest.first().map_or(Ok(1), |count| count.parse::<usize>())?;
+    let plan = plan(root, kernel, initramfs, rootfs, &directory)?;
+    let count = || rest.first().map_or(Ok(1), |count| count.parse::<usize>());
     match verb.as_str() {
-        "boot" => repeat(count, &plan).await,
+        "boot" => repeat(count()?, &plan).await,
         "make" => make(plan, &directory).await,
-        "clone" => repeat(count, &clone_of(plan, &directory)).await,
+        "clone" => repeat(count()?, &clone_of(plan, &directory)).await,
+        "tell" => tell(&clone_of(plan, &directory), rest.first().context("tell it what?")?).await,
         verb => bail!("there is no verb '{verb}'"),
     }
 }
 
-fn plan(root: &str, kernel: &str, initramfs: &str, rootfs: &str, directory: &Path) -> LaunchPlan {
+/// With `DRIVE_CGROUP` set, VMMs are put into a control group as the product does it.
+fn group() -> Result<IncarnationCgroup> {
+    let (store, incarnation) = (StoreId::from_parts(0, 1), IncarnationId::from_parts(0, 2));
+    Ok(IncarnationCgroup::create(&Hierarchy::detect()?, store, incarnation)?)
+}
+
+fn vmm_cgroup() -> Result<VmmCgroup> {
+    if std::env::var_os("DRIVE_CGROUP").is_some() { Ok(group()?.vmm()) } else { Ok(VmmCgroup::none()) }
+}
+
+fn plan(root: &str, kernel: &str, initramfs: &str, rootfs: &str, directory: &Path) -> Result<LaunchPlan> {
     let accelerator = std::env::var("DRIVE_ACCEL").unwrap_or_else(|_| "tcg".to_owned());
-    LaunchPlan {
+    Ok(LaunchPlan {
         machine: Machine {
             backend: Qemu::NAME.to_owned(),
             cpu_model: std::env::var("DRIVE_CPU").unwrap_or_else(|_| cpu_model(&accelerator).to_owned()),
@@ -80,9 +93,9 @@ fn plan(root: &str, kernel: &str, initramfs: &str, rootfs: &str, directory: &Pat
         incoming: None,
         run_directory: RunDirectory::at(directory.join("run")),
         evidence: Evidence::at(directory.to_owned()),
-        vmm_cgroup: VmmCgroup::none(),
+        vmm_cgroup: vmm_cgroup()?,
         jail_program: "/proc/self/exe".into(),
-    }
+    })
 }
 
 fn clone_of(mut plan: LaunchPlan, directory: &Path) -> LaunchPlan {
@@ -100,9 +113,9 @@ async fn start(plan: &LaunchPlan) -> Result<(Qemu, VmmEvents, UnixStream, Taken)
     let launched = begin.elapsed();
     let mut agent = qemu.connect_agent().await?;
     if plan.incoming.is_some() {
-        qemu.restore().await?
+        qemu.restore().await?;
     } else {
-        qemu.boot().await?
+        qemu.boot().await?;
     }
     let started = begin.elapsed();
     tokio::time::timeout(Duration::from_secs(60), ping(&mut agent)).await??;
@@ -126,6 +139,14 @@ async fn repeat(count: usize, plan: &LaunchPlan) -> Result<()> {
         let ended = events.recv().await;
         taken.push(times);
         ensure!(ended.is_some(), "no event of its end");
+    }
+    if !plan.vmm_cgroup.is_none() {
+        let begin = Instant::now();
+        println!(
+            "control group removed: {} in {:.1?}",
+            group()?.remove(Duration::from_secs(2))?,
+            begin.elapsed()
+        );
     }
     for (index, what) in ["monitor answers", "guest runs", "guest answers"].iter().enumerate() {
         let mut times: Vec<Duration> = taken.iter().map(|Taken(times)| times[index]).collect();
@@ -154,5 +175,16 @@ async fn make(mut plan: LaunchPlan, directory: &Path) -> Result<()> {
     println!("booted in {:.1?}, saved in {:.1?}", times.0[2], begin.elapsed());
     qemu.power_off().await?;
     println!("then {:?}", events.recv().await);
+    Ok(())
+}
+
+async fn tell(plan: &LaunchPlan, word: &str) -> Result<()> {
+    let (qemu, mut events, mut agent, _) = start(plan).await?;
+    let begin = Instant::now();
+    agent.write_all(word.as_bytes()).await?;
+    while let Ok(Some(event)) = tokio::time::timeout(Duration::from_secs(5), events.recv()).await {
+        println!("{event:?} after {:.1?}", begin.elapsed());
+    }
+    println!("then dead: {}", qemu.process().is_dead()?);
     Ok(())
 }

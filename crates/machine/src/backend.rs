@@ -174,7 +174,7 @@ pub enum LaunchError {
     #[error("cannot identify the VMM's process")]
     Identify(#[source] ProcessError),
     /// The process ended before its monitor answered.
-    #[error("the VMM ended with {exit} before its monitor answered{}", said(last_words))]
+    #[error("the VMM ended with {exit} before its monitor answered{}", said(last_words.as_deref()))]
     Exited {
         /// How.
         exit: VmmExit,
@@ -259,8 +259,8 @@ pub enum BackendError {
     Process(#[from] ProcessError),
 }
 
-fn said(last_words: &Option<String>) -> String {
-    last_words.as_ref().map(|words| format!(": {words}")).unwrap_or_default()
+fn said(last_words: Option<&str>) -> String {
+    last_words.map(|words| format!(": {words}")).unwrap_or_default()
 }
 
 /// One VMM, driven. All verbs have deadlines of their own ([`outlast_model::timeout`]); a verb whose future

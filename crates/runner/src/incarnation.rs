@@ -89,6 +89,8 @@ pub(crate) enum RunError {
 
 /// Lives the life that `order` names.
 pub(crate) fn run(order: &Order) -> Result<(), RunError> {
+    // For people with ps(1): it was started through /proc/self/exe and would be called `exe`.
+    let _ = rustix::thread::set_name(c"outlast-runner");
     let who = birth::learn_identity(order.identity)?;
     namespace::become_init().map_err(RunError::Namespace)?;
     let runtime =

@@ -13,6 +13,7 @@ use rustix::io::FdFlags;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use thiserror::Error;
 
@@ -87,8 +88,10 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 fn spawn(order: &Order, identity: &OwnedFd) -> io::Result<Child> {
+    // The very file this is, even if an upgrade has replaced it meanwhile.
     let mut command = Command::new("/proc/self/exe");
     command
+        .arg0("outlast-runner")
         .arg("run")
         .arg("--home")
         .arg(order.places.home())

@@ -4,9 +4,10 @@
 //!   sweep older attempts ─► build .NAME.new-ID ─► sync ─► rename, unless the name is taken ─► sync directory
 //! ```
 //!
-//! So there is never half a store, an empty file is never taken for a new one, and two processes that create at
-//! the same time end with one store. Whoever sweeps may remove another's attempt; that one starts again or finds
-//! the place taken. The last to sweep sweeps before it builds, so at least one attempt arrives.
+//! So there is never half a store, an empty file is never taken for a new one, and of processes that create at
+//! the same time one arrives and the others find its store. An attempt that was killed is swept by a later one,
+//! once it is so old that nobody can be working on it; should somebody be after all (a stopped process), that one
+//! finds its file gone and starts again.
 
 use crate::connection::failed_on;
 use crate::error::{Fault, StoreError};
@@ -21,8 +22,11 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// More than this many processes that create and sweep at once are not to be expected.
-const ATTEMPTS: u32 = 16;
+/// To be swept away in the middle of it is rare; twice in a row does not happen.
+const ATTEMPTS: u32 = 3;
+
+/// An attempt takes milliseconds; after this many it was given up.
+const GIVEN_UP_MS: u64 = 60_000;
 
 /// Puts a new database at `path`, unless there is one by then.
 pub(crate) fn create(path: &Path, migrations: &[&str]) -> Result<(), StoreError> {
@@ -50,8 +54,8 @@ fn attempt(path: &Path, migrations: &[&str]) -> Result<Published, StoreError> {
         return Ok(Published::PlaceTaken);
     }
     let prefix = format!(".{}.new-", name.to_string_lossy());
-    sweep(directory, &prefix).map_err(failed)?;
     let id = new_id().map_err(failed)?;
+    sweep(directory, &prefix, id.unix_ms()).map_err(failed)?;
     let beside = directory.join(format!("{prefix}{id}"));
     make_empty(&beside).map_err(failed)?;
     let built = build(&beside, id, migrations);
@@ -109,14 +113,23 @@ fn fill(beside: &Path, id: StoreId, migrations: &[&str]) -> Result<(), Fault> {
     Ok(())
 }
 
-fn sweep(directory: &Path, prefix: &str) -> io::Result<()> {
+fn sweep(directory: &Path, prefix: &str, now_ms: u64) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        if entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix)) {
+        let name = entry.file_name();
+        if name.to_str().and_then(|name| begun_ms(name, prefix)).is_some_and(|ms| ms + GIVEN_UP_MS < now_ms) {
             remove(&entry.path())?;
         }
     }
     Ok(())
+}
+
+/// When the attempt a file belongs to was begun; nothing for files of other names.
+fn begun_ms(name: &str, prefix: &str) -> Option<u64> {
+    let rest = name.strip_prefix(prefix)?;
+    // SQLite's companions have something behind the id.
+    let id = rest.split('-').next()?;
+    id.parse::<StoreId>().ok().map(StoreId::unix_ms)
 }
 
 fn remove_attempt(beside: &Path) -> io::Result<()> {

@@ -219,7 +219,12 @@ mod tests {
                 env: vec!["PYTHONUNBUFFERED=1".into()],
                 warm_up: vec!["python3".into(), "-c".into(), "pass".into()],
             }),
-            memory: MemoryNeeds { min_limit: 1 << 27, min_machine: 1 << 27, reserve: 96 << 20, reserve_share: 16 },
+            memory: MemoryNeeds {
+                min_limit: 1 << 27,
+                min_machine: 1 << 27,
+                reserve: 96 << 20,
+                reserve_share: 16,
+            },
             packages: vec![Package { name: "python3".into(), version: "3.11.2-1+b1".into() }],
         }
     }

@@ -15,6 +15,7 @@
 
 mod conversation;
 mod outbox;
+mod salvage;
 
 pub(crate) use outbox::{Gone, Outlet};
 
@@ -28,9 +29,11 @@ use outbox::Outbox;
 use outlast_wire::guest::{
     FrameDecoder, GuestMessage, Hello, HelloAck, HostFrame, HostMessage, PROTOCOL, Quiesced, Refused,
 };
+use salvage::{LONGEST_HELLO, SILENCE, hello_at_end};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Answers that may wait before no more requests are read.
 const MAX_ANSWERS: usize = 64;
@@ -68,7 +71,7 @@ enum State {
     Talking(Conversation),
     /// A conversation that ends on request; its programs are dying. The stream to answer on.
     Quieting(Conversation, u32),
-    /// The bytes are no frames, so no later hello could be found among them.
+    /// The bytes are no frames. Only a new host, or a hello that can be told from them, changes that.
     Deaf,
 }
 
@@ -81,6 +84,8 @@ pub(crate) async fn serve(stream: &impl ByteStream, services: &Rc<Services>) -> 
         state: State::Listening,
         outbox: Outbox::new(),
         decoder: FrameDecoder::new(),
+        tail: Vec::with_capacity(LONGEST_HELLO),
+        suspicion: None,
         services: Rc::clone(services),
     };
     let ended = session.run(stream).await;
@@ -92,6 +97,10 @@ struct Session {
     state: State,
     outbox: Outbox,
     decoder: FrameDecoder,
+    /// The last bytes that arrived, as many as a hello can have.
+    tail: Vec<u8>,
+    /// Set while a frame is incomplete and ends in what could be a new host's hello: when that is believed.
+    suspicion: Option<Instant>,
     services: Rc<Services>,
 }
 
@@ -115,6 +124,7 @@ impl Session {
                     result => result?,
                 },
                 () = self.state.one_ended() => {}
+                () = at(self.suspicion), if self.suspicion.is_some() => self.salvage(),
             }
             self.finish_quieting();
         }
@@ -122,7 +132,9 @@ impl Session {
 
     /// Takes bytes in, and acts on every frame that is complete.
     fn take(&mut self, bytes: &[u8]) -> Turn {
+        self.remember(bytes);
         if matches!(self.state, State::Deaf) {
+            self.salvage();
             return Turn::Continue;
         }
         self.decoder.push(bytes);
@@ -133,14 +145,50 @@ impl Session {
                         return Turn::PowerOff;
                     }
                 }
-                Ok(None) => return Turn::Continue,
+                Ok(None) => break,
                 Err(error) => {
                     self.end_conversation();
                     self.complain(chain(&error));
                     self.state = State::Deaf;
+                    self.salvage();
                     return Turn::Continue;
                 }
             }
+        }
+        if !self.decoder.pending().is_empty() {
+            self.suspect();
+        }
+        Turn::Continue
+    }
+
+    fn remember(&mut self, bytes: &[u8]) {
+        self.suspicion = None;
+        let last = bytes.get(bytes.len().saturating_sub(LONGEST_HELLO)..).unwrap_or_default();
+        let excess = (self.tail.len() + last.len()).saturating_sub(LONGEST_HELLO);
+        self.tail.drain(..excess.min(self.tail.len()));
+        self.tail.extend_from_slice(last);
+    }
+
+    /// Considers whether the frame that is incomplete will ever be completed.
+    fn suspect(&mut self) {
+        match self.state {
+            // Nothing but a hello is expected, so there is nothing to lose.
+            State::Listening | State::Deaf => self.salvage(),
+            State::Talking(_) | State::Quieting(..) => {
+                self.suspicion = hello_at_end(&self.tail).map(|_| Instant::now() + SILENCE);
+            }
+        }
+    }
+
+    /// Answers the hello with which the bytes end, if they do, in the place of whatever went on.
+    fn salvage(&mut self) {
+        self.suspicion = None;
+        let Some(hello) = hello_at_end(&self.tail).map(<[u8]>::to_vec) else { return };
+        self.end_conversation();
+        self.decoder = FrameDecoder::new();
+        self.decoder.push(&hello);
+        if let Ok(Some(frame)) = self.decoder.next_message::<HostFrame>() {
+            self.act(frame);
         }
     }
 
@@ -230,6 +278,14 @@ impl Session {
             console::say("powering off although the host does not read");
         }
         Ok(Ended::PowerOff)
+    }
+}
+
+/// Waits until then; for ever without a time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -198,8 +198,10 @@ impl Follower<'_> {
         if row.state == IncarnationState::Ended {
             return Ok(true);
         }
-        if let Some(Sighting::Alive(process)) = row.runner.as_ref().map(Process::open) {
-            self.end = End::Runner(Some(process));
+        match row.runner.as_ref().map(Process::open) {
+            Some(Sighting::Alive(process)) => self.end = End::Runner(Some(process)),
+            Some(Sighting::Dead(_)) => return Ok(true),
+            Some(Sighting::Undecided(_)) | None => {}
         }
         Ok(false)
     }
@@ -296,3 +298,6 @@ impl Follower<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,8 +116,9 @@ pub(crate) fn put_down(site: &Site, id: IncarnationId, doom: Doom<'_>) -> Result
 pub(crate) fn settle(site: &Site, id: IncarnationId) -> Result<IncarnationRow, Error> {
     let row = row_of(site.store()?, id)?;
     if let Some(Sight::Alive(process)) = row.runner.as_ref().map(look::sight) {
-        // Its end of the lease closes a moment before the kernel has taken everything of it along.
-        let dead = process.wait_dead(timeout::DEATH);
+        // Its end of the lease closes a moment before the kernel has taken everything of it along. On a host that
+        // is short of everything the moment can be long; after this its heart counts as silent.
+        let dead = process.wait_dead(timeout::HEARTBEAT_LOST + timeout::DEATH);
         dead.map_err(|source| ReconcileError::Process { incarnation: id, source })?;
     }
     match reconcile(site, id)? {

@@ -3,7 +3,7 @@
 use super::program::{Files, files_and_command, image_for, material};
 use super::{DEFAULT_MEMORY, RequestError, RunRequest, Stdin};
 use crate::error::Error;
-use crate::site::Site;
+use crate::site::{Site, check_socket_paths};
 use outlast_machine::host;
 use outlast_machine::image::Image;
 use outlast_model::Memory;
@@ -35,6 +35,7 @@ pub(crate) struct Checked {
 /// The first thing that is wrong with it.
 pub(crate) fn check(site: &Site, request: RunRequest) -> Result<Checked, Error> {
     check_limits(&request)?;
+    check_socket_paths(site.places())?;
     check_stdin(&request.stdin)?;
     let material = material(&request.what)?;
     let image = image_for(&site.places().library(), &request.what)?;

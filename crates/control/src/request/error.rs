@@ -20,6 +20,16 @@ pub enum RequestError {
         /// What there is.
         known: Vec<String>,
     },
+    /// No image of this name, and none that could be built.
+    #[error("there is no image '{name}' (built: {}; can be built: {})", list(.built), .known.join(", "))]
+    UnknownImage {
+        /// What was asked for.
+        name: String,
+        /// What the library holds.
+        built: Vec<String>,
+        /// What could be built.
+        known: Vec<&'static str>,
+    },
     /// A name does not tell the runtime.
     #[error("cannot tell the runtime of '{name}' by its name (known: {})", .known.join(", "))]
     NoRuntimeFor {
@@ -141,7 +151,7 @@ impl RequestError {
     /// The kind, from which exit codes follow.
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::UnknownRuntime { .. } => FailureKind::NotFound,
+            Self::UnknownRuntime { .. } | Self::UnknownImage { .. } => FailureKind::NotFound,
             Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => FailureKind::NotFound,
             Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 FailureKind::NotPermitted
@@ -158,6 +168,9 @@ impl RequestError {
                 let first = known.first().map_or("python", String::as_str);
                 Some(format!("outlast run --runtime {first} …, after outlast image build {first}"))
             }
+            Self::UnknownImage { known, .. } => known.first().map(|name| {
+                format!("outlast image build {name}, then outlast run --image {name} -- COMMAND")
+            }),
             Self::NoRuntimeFor { .. } => Some("name it with --runtime".to_owned()),
             Self::NoRuntimeIn { image } | Self::NoCommand { image } => {
                 Some(format!("outlast run --image {image} -- COMMAND"))
@@ -167,4 +180,8 @@ impl RequestError {
             _ => None,
         }
     }
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

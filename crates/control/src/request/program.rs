@@ -4,7 +4,7 @@ use super::{RequestError, What};
 use crate::archive::{Archive, ArchiveError};
 use crate::error::Error;
 use outlast_machine::image::recipe::{GUEST_GID, GUEST_HOME, GUEST_UID, GUEST_USER, GUEST_WORK, RECIPES};
-use outlast_machine::image::{self, Image, LibraryError, Runtime};
+use outlast_machine::image::{self, Image, LibraryError, Recipe, Runtime};
 use outlast_model::limit::{GUEST_PIDS, SOURCE_BYTES};
 use outlast_model::spec::{EnvVar, WorkloadSpec};
 use outlast_wire::intent::Program;
@@ -71,7 +71,7 @@ pub(super) fn material(what: &What) -> Result<Material, Error> {
 /// The image that will run it, opened. Asks nothing of the disk but the image.
 pub(super) fn image_for(library: &Library, what: &What) -> Result<Image, Error> {
     match what {
-        What::Command { image, .. } => Ok(image::open(library, image)?),
+        What::Command { image, .. } => image_of_command(library, image),
         What::Inline { runtime, .. } => image_of_runtime(library, runtime),
         What::File { path, runtime } => {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -84,6 +84,16 @@ pub(super) fn image_for(library: &Library, what: &What) -> Result<Image, Error> 
             };
             image_of_runtime(library, &runtime_or_told_by(library, runtime.as_deref(), &name)?)
         }
+    }
+}
+
+fn image_of_command(library: &Library, name: &str) -> Result<Image, Error> {
+    match image::open(library, name) {
+        // What could be built is said by the library's own error, with the command that builds it.
+        Err(LibraryError::NoImage { built, .. }) if Recipe::named(name).is_none() => {
+            Err(RequestError::UnknownImage { name: shorten(name), built, known: Recipe::names() }.into())
+        }
+        opened => Ok(opened?),
     }
 }
 

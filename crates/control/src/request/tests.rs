@@ -223,10 +223,9 @@ mod with_image {
         assert!(matches!(command(&[]), Err(Error::Request(RequestError::NoCommand { .. }))));
         assert!(matches!(command(&[""]), Err(Error::Request(RequestError::NoCommand { .. }))));
         let missing = checked_error(What::Command { image: "nope".to_owned(), argv: vec![] });
-        assert!(
-            missing.contains("outlast image build nope") && missing.contains("built: python"),
-            "{missing}"
-        );
+        assert!(missing.contains("built: python; can be built: base, python"), "{missing}");
+        let missing = checked_error(What::Command { image: "base".to_owned(), argv: vec![] });
+        assert!(missing.contains("outlast image build base"), "{missing}");
     }
 
     fn checked_error(what: What) -> String {

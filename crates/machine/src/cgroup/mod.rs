@@ -130,8 +130,9 @@ impl IncarnationCgroup {
         let group = Self::named(hierarchy, store, incarnation);
         for root in hierarchy.roots() {
             make(&root.join(OURS).join(RUNNERS))?;
-            hierarchy.delegate(root, &[OURS, &store.to_string()])?;
             make(&group.directory(root))?;
+            // Order matters: the store's directory is not empty now, so nobody removes it under our hands.
+            hierarchy.delegate(root, &[OURS, &store.to_string()])?;
         }
         Ok(group)
     }

@@ -1,7 +1,7 @@
 //! Takes the ELF kernel out of a bzImage.
 //!
 //! An ELF given to QEMU's `-kernel` starts through PVH and skips the kernel's own unpacking in the guest, which
-//! is 0.3 s in emulation. The price is that nothing relocates it: no KASLR (see the decision record).
+//! is 0.3 s in emulation. The price is that nothing relocates it, so the guest kernel runs without KASLR.
 //!
 //! ```text
 //! bzImage:  | boot sector + setup, (setup_sects + 1) * 512 bytes | protected-mode code ... payload ... |

@@ -256,8 +256,14 @@ impl Tail {
         self.0.push_back(line.to_owned());
     }
 
+    /// The lines that call themselves errors, as apt, dpkg and mmdebstrap mark them; all of them when none does.
     fn text(&self) -> String {
-        self.0.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+        let marked = |line: &&String| {
+            ["E: ", "Err:", "FATAL", "dpkg: error"].iter().any(|mark| line.starts_with(mark))
+        };
+        let errors: Vec<_> = self.0.iter().filter(marked).collect();
+        let lines = if errors.is_empty() { self.0.iter().collect() } else { errors };
+        lines.into_iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -274,6 +280,16 @@ mod tests {
         }
         lines.end(&mut |line| seen.push(line.to_owned()));
         assert_eq!(seen, ["one", "two", "50%", "last"]);
+    }
+
+    #[test]
+    fn an_error_shows_the_lines_that_are_errors() {
+        let mut tail = Tail::default();
+        tail.push("I: fetching");
+        assert_eq!(tail.text(), "  I: fetching");
+        tail.push("E: no network");
+        tail.push("I: cleaning up");
+        assert_eq!(tail.text(), "  E: no network");
     }
 
     proptest! {

@@ -129,6 +129,7 @@ fn evidence_of_a_living_process_names_its_state() {
 #[test]
 fn orphans_are_reaped_and_the_spared_child_is_left_to_its_owner() {
     let mut spared = Command::new("true").spawn().unwrap();
+    #[expect(clippy::zombie_processes, reason = "it is reaped as PID 1 reaps what others left to it")]
     let orphan = Command::new("sleep").arg("600").spawn().unwrap();
     let process = Process::of_child(orphan.id()).unwrap();
     process.signal(Signal::KILL).unwrap();

@@ -114,8 +114,8 @@ fn check(plan: &LaunchPlan) -> Result<(), LaunchError> {
     if !matches!(machine.accelerator.as_str(), "kvm" | "tcg") {
         return refuse(format!("there is no accelerator '{}'", machine.accelerator));
     }
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_+.,=".contains(c);
-    if machine.cpu_model.is_empty() || !machine.cpu_model.chars().all(plain) {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "-_+.,=".contains(c);
+    if machine.cpu_model.is_empty() || !machine.cpu_model.chars().all(harmless) {
         return refuse(format!("'{}' is no CPU model", machine.cpu_model));
     }
     if machine.memory == 0 || machine.memory % (1 << 20) != 0 {

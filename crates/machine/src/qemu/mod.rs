@@ -20,9 +20,6 @@ mod launch;
 mod monitor;
 mod watch;
 
-#[cfg(test)]
-mod tests;
-
 pub use cpu::{command_line, cpu_model};
 
 use crate::backend::{Backend, BackendError, Capabilities, GuestLink, LaunchError, LaunchPlan, VmmEvents};

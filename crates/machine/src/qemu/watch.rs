@@ -79,12 +79,12 @@ impl Watch {
                 // Nobody is left to answer: whoever waits learns it now, and who asks later at once.
                 drop((self.stream, self.requests));
                 talk.forget_waiting();
-                match tokio::time::timeout(EXIT_AFTER_HANG_UP, exit_of(&mut self.child)).await {
-                    Ok(exit) => exit,
-                    Err(_) => {
-                        talk.tell(VmmEvent::MonitorLost);
-                        exit_of(&mut self.child).await
-                    }
+                let soon = tokio::time::timeout(EXIT_AFTER_HANG_UP, exit_of(&mut self.child)).await;
+                if let Ok(exit) = soon {
+                    exit
+                } else {
+                    talk.tell(VmmEvent::MonitorLost);
+                    exit_of(&mut self.child).await
                 }
             }
         };

@@ -101,6 +101,17 @@ pub(crate) fn number_of(descriptor: &OwnedFd) -> RawFd {
     descriptor.as_raw_fd()
 }
 
+/// Registers a descriptor with tokio's event loop, to be told when it is readable.
+///
+/// # Errors
+/// Those of epoll_ctl(2): regular files cannot be waited for.
+pub fn watch_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is an open descriptor, always the same one, and stays open until it is dropped;
+    // `AsyncFd` owns it from here on.
+    let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+    registered.map_err(io::Error::from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,15 +158,4 @@ mod tests {
         assert_eq!(text, "hello\n");
         assert!(child.wait().unwrap().success());
     }
-}
-
-/// Registers a descriptor with tokio's event loop, to be told when it is readable.
-///
-/// # Errors
-/// Those of epoll_ctl(2): regular files cannot be waited for.
-pub fn watch_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` is an open descriptor, always the same one, and stays open until it is dropped;
-    // `AsyncFd` owns it from here on.
-    let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
-    registered.map_err(io::Error::from)
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing to undo: it goes with the VMM.
 
-use super::{Core, Stumble};
+use super::{Core, Stumble, chain};
 use crate::program;
 use outlast_machine::backend::Backend;
 use outlast_wire::intent::Purpose;
@@ -14,7 +14,10 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
     };
     core.journal.note(JournalEntry::Program { phase: "sent".to_owned(), detail: None });
     let stdin = program.stdin.then(|| core.evidence.input_stdin());
-    let running = program::start(link, program, stdin.as_deref()).await.map_err(Stumble::failed)?;
+    let running = program::start(link, program, stdin.as_deref()).await.map_err(|error| {
+        let name = program.argv.first().map_or("", String::as_str);
+        Stumble::Failed(format!("cannot start '{name}': {}", chain(&error)))
+    })?;
     core.program = Some(running);
     core.journal.note(JournalEntry::Program { phase: "started".to_owned(), detail: None });
     Ok(())

@@ -2,6 +2,7 @@
 
 use crate::testing::{Scratch, new_workload, process, publication, run_through};
 use crate::{Acceptance, ClaimError, Page, Store};
+use outlast_model::StoreId;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -32,6 +33,24 @@ fn writers_wait_for_each_other() {
     let rows = store.workloads(&Page { all: true, limit: 10_000, before: None }).unwrap();
     assert_eq!(u64::try_from(rows.len()).unwrap(), THREADS * RUNS);
     assert_eq!(store.check_integrity().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn of_many_who_make_the_store_one_does() {
+    for _ in 0..10 {
+        let (scratch, start) = (Scratch::empty(), Barrier::new(16));
+        let ids: Vec<StoreId> = std::thread::scope(|scope| {
+            let make = || {
+                start.wait();
+                Store::open(&scratch.database()).unwrap().id()
+            };
+            let makers: Vec<_> = (0..16).map(|_| scope.spawn(make)).collect();
+            makers.into_iter().map(|maker| maker.join().unwrap()).collect()
+        });
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+        let names = std::fs::read_dir(scratch.home()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(names.into_iter().all(|name| !name.to_string_lossy().contains(".new-")));
+    }
 }
 
 /// Opening, writing and closing all the time, so that the log's index is rebuilt and locked again and again.

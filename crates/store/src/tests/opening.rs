@@ -3,6 +3,7 @@
 use crate::schema::{APPLICATION_ID, MIGRATIONS, version_of};
 use crate::testing::{Scratch, new_workload, run_through};
 use crate::{Acceptance, Store, StoreError};
+use outlast_model::StoreId;
 use rusqlite::types::ValueRef;
 use rustix::fs::Mode;
 use rustix::thread::CapabilitySet;
@@ -294,19 +295,18 @@ fn a_read_only_directory_is_a_typed_error() {
 }
 
 #[test]
-fn a_killed_creation_leaves_nothing_that_stays() {
+fn what_a_killed_creation_left_is_swept_and_nothing_else() {
     let scratch = Scratch::empty();
     fs::create_dir(scratch.home()).unwrap();
     fs::set_permissions(scratch.home(), Permissions::from_mode(0o700)).unwrap();
-    for left in [".outlast.db.new-x", ".outlast.db.new-x-wal"] {
+    let (old, at_work) = (StoreId::from_parts(1, 1), StoreId::from_parts(u64::MAX >> 16, 1));
+    let kept = [format!(".outlast.db.new-{at_work}"), ".outlast.db.new-note".to_owned()];
+    for left in kept.iter().cloned().chain(["", "-wal"].map(|end| format!(".outlast.db.new-{old}{end}"))) {
         fs::write(scratch.home().join(left), b"half").unwrap();
     }
     scratch.open();
-    assert!(
-        names(&scratch.home()).iter().all(|name| !name.contains(".new-")),
-        "{:?}",
-        names(&scratch.home())
-    );
+    let left: Vec<_> = names(&scratch.home()).into_iter().filter(|name| name.contains(".new-")).collect();
+    assert_eq!(left, kept);
 }
 
 /// No space left: nothing is half written, and what was written stays readable.
