@@ -3,7 +3,7 @@
 //! The enums themselves stand beside the code that raises them. Exit codes are `wire`'s.
 
 use crate::accelerator::AcceleratorError;
-use crate::archive::ArchiveError;
+use crate::archive::{ArchiveError, RefusedArchive};
 use crate::follow::FollowError;
 use crate::launch::LaunchError;
 use crate::reconcile::ReconcileError;
@@ -26,7 +26,7 @@ pub enum Error {
     Request(#[from] RequestError),
     /// The archive is refused.
     #[error(transparent)]
-    Archive(#[from] ArchiveError),
+    Archive(#[from] RefusedArchive),
     /// A place cannot be used.
     #[error(transparent)]
     Site(#[from] SiteError),
@@ -64,7 +64,7 @@ impl Error {
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::Request(error) => error.kind(),
-            Self::Archive(error) => kind_of_archive(error),
+            Self::Archive(refused) => kind_of_archive(&refused.reason),
             Self::Site(error) => kind_of_site(error),
             Self::Library(error) => kind_of_library(error),
             Self::Store(error) => kind_of_store(error),
@@ -101,8 +101,10 @@ impl Error {
             Self::Launch(_) | Self::Host(_) | Self::Reconcile(_) | Self::Follow(_) => {
                 Some("outlast doctor".to_owned())
             }
-            Self::Archive(ArchiveError::TooLarge { .. }) => Some("give it more with --memory".to_owned()),
-            Self::Archive(ArchiveError::NoEntry { .. }) => {
+            Self::Archive(RefusedArchive { reason: ArchiveError::TooLarge { .. }, .. }) => {
+                Some("give it more with --memory".to_owned())
+            }
+            Self::Archive(RefusedArchive { reason: ArchiveError::NoEntry { .. }, .. }) => {
                 Some("name the file to start with --entry FILE".to_owned())
             }
             Self::Archive(_) | Self::Site(_) | Self::Store(_) => None,

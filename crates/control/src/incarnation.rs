@@ -6,11 +6,12 @@
 use crate::accelerator::Accelerator;
 use crate::error::{Error, chain};
 use crate::launch::{Lease, Order, launch};
+use crate::request::RequestError;
 use crate::site::{Site, SiteError, private_directory};
 use crate::{clock, reconcile, wait};
 use outlast_machine::backend::Backend;
 use outlast_machine::host;
-use outlast_machine::image::{self, Image, Initramfs, Lease as Lock, MemoryNeeds, PartKind};
+use outlast_machine::image::{self, Image, Initramfs, Lease as Lock, LibraryError, MemoryNeeds, PartKind};
 use outlast_machine::qemu::{self, Qemu};
 use outlast_machine::vmm_root::{self, VmmRoot};
 use outlast_model::{Hold, IncarnationId, Memory, VcpuCount, timeout};
@@ -57,7 +58,10 @@ impl Ground {
     /// Something is missing or damaged.
     pub(crate) fn open(site: &Site, image: Image) -> Result<Self, Error> {
         let library = site.places().library();
-        let vmm = vmm_root::open(&library)?;
+        let vmm = match vmm_root::open(&library) {
+            Err(LibraryError::NoVmmRoot) => return Err(RequestError::NoQemu.into()),
+            opened => opened?,
+        };
         vmm.check(&library)?;
         image.check(&library)?;
         let initramfs = image::initramfs(&library, &image, &site.agent()?)?;

@@ -41,7 +41,7 @@ mod wait;
 mod workload;
 
 pub use accelerator::{Accelerator, AcceleratorChoice, AcceleratorError};
-pub use archive::{Archive, ArchiveError};
+pub use archive::{Archive, ArchiveError, RefusedArchive};
 pub use doctor::{Mend, can_run, doctor};
 pub use error::{Error, chain};
 pub use follow::{Finished, FollowError, Sink};

@@ -8,12 +8,13 @@
 //! From the commit on there is exactly one outcome, whatever becomes of this process.
 
 use crate::accelerator;
+use crate::archive::RefusedArchive;
 use crate::error::{Error, chain};
 use crate::follow::{End, Finished, Sink, follow};
 use crate::incarnation::{self, Ground, Made};
 use crate::launch::{Lease, Order, launch};
 use crate::notice::{Notice, Notify};
-use crate::request::{Checked, Files, RequestError, RunRequest, Stdin, check, wire_program};
+use crate::request::{Checked, Files, RequestError, RunRequest, Stdin, What, check, wire_program};
 use crate::site::{Site, SiteError, require_root};
 use crate::template::{self, Readiness};
 use crate::{clock, reconcile};
@@ -138,7 +139,13 @@ fn write_inputs(evidence: &Evidence, checked: &mut Checked) -> Result<(), Error>
     match &checked.files {
         Files::None => {}
         Files::One { name, content } => write_file(&files.join(name), content)?,
-        Files::Archive(archive) => archive.unpack(&files)?,
+        Files::Archive(archive) => {
+            let path = match &checked.request.what {
+                What::Archive { path, .. } => path.as_path(),
+                What::File { .. } | What::Inline { .. } | What::Command { .. } => Path::new("-"),
+            };
+            archive.unpack(&files).map_err(RefusedArchive::at(path))?;
+        }
     }
     match &checked.request.stdin {
         Stdin::Nothing => Ok(()),

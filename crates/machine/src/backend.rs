@@ -248,6 +248,9 @@ pub enum BackendError {
         #[source]
         source: io::Error,
     },
+    /// Only memory that is in a file of its own stays behind when device state is saved.
+    #[error("this machine's memory is not in a file of its own, so its state cannot be saved")]
+    NotSaveable,
     /// The plan had no device state to restore.
     #[error("there is no device state to restore: the machine was launched to boot")]
     NothingToRestore,

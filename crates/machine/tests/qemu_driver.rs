@@ -132,6 +132,14 @@ async fn a_machine_is_saved_through_a_descriptor() {
 }
 
 #[tokio::test]
+async fn a_machine_whose_memory_would_be_lost_is_not_saved() {
+    let (mut qemu, _events, directory) = booted("in-good-health").await;
+    let state = directory.path().join("state");
+    assert!(matches!(qemu.save(&state).await, Err(BackendError::NotSaveable)));
+    assert!(!state.exists());
+}
+
+#[tokio::test]
 async fn a_state_that_cannot_be_read_is_told_with_its_reason() {
     let (plan, _directory) = clone_plan("state-cannot-be-read");
     let (mut qemu, _events) = Qemu::launch(&plan).await.unwrap();

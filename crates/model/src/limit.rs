@@ -16,6 +16,8 @@ pub const OUTPUT_BYTES: u64 = 16 * 1024 * 1024;
 pub const OUTPUT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// What is kept of a guest's console.
 pub const CONSOLE_BYTES: u64 = 1024 * 1024;
+/// What is kept of what a VMM says on standard error.
+pub const VMM_LOG_BYTES: u64 = 256 * 1024;
 /// Files a program hands back may together be this large.
 pub const RETURNED_BYTES: u64 = 256 * 1024 * 1024;
 /// A program may hand back this many files.
@@ -31,5 +33,7 @@ pub const MEMORY_STEP: Memory = match Memory::from_mib(64) {
 };
 /// Free space that must be left on the disk of the home before a workload is accepted.
 pub const DISK_RESERVE: u64 = 64 * 1024 * 1024;
+/// A program whose output would leave less than this on that disk is ended: its outcome must still fit.
+pub const OUTPUT_RESERVE: u64 = DISK_RESERVE / 2;
 /// An idempotency key may be this long.
 pub const IDEMPOTENCY_KEY_BYTES: usize = 255;

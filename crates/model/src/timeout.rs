@@ -12,6 +12,10 @@ pub const CANARY: Duration = Duration::from_secs(20);
 pub const TEMPLATE: Duration = Duration::from_secs(300);
 /// One command on a VMM's monitor.
 pub const MONITOR: Duration = Duration::from_secs(10);
+/// A VMM whose monitor hung up is given this long to exit before the hang-up itself is an event.
+pub const HANG_UP: Duration = Duration::from_secs(1);
+/// After a VMM's exit, what is left in its pipes is read for this long: somebody else may hold them open.
+pub const LAST_WORDS: Duration = Duration::from_millis(200);
 /// One request to the agent that is not a program. On a host with ten times more to do than it can, a clone in
 /// emulation was seen to take more than ten seconds to start its first program.
 pub const AGENT_REQUEST: Duration = Duration::from_secs(30);
@@ -44,6 +48,7 @@ const _: () = {
     assert!(CANARY.as_millis() < BOOT.as_millis());
     assert!(BOOT.as_millis() < TEMPLATE.as_millis());
     assert!(3 * HEARTBEAT.as_millis() < HEARTBEAT_LOST.as_millis());
+    assert!(HANG_UP.as_millis() + LAST_WORDS.as_millis() < DEATH.as_millis());
     assert!(CONTROL.as_millis() < HEARTBEAT_LOST.as_millis());
     assert!(DEATH.as_millis() >= RUNG_KILL.as_millis());
 };

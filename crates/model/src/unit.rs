@@ -108,10 +108,10 @@ impl FromStr for Memory {
 }
 
 impl fmt::Display for Memory {
-    /// The largest unit that divides it evenly: `256M`, `1G`, `100K`, `1023`.
+    /// The largest unit that divides it evenly: `256M`, `1G`, `2T`, `100K`, `1023`.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.bytes();
-        let units = [(1024 * Self::MIB, "G"), (Self::MIB, "M"), (1024, "K")];
+        let units = [(1024 * 1024 * Self::MIB, "T"), (1024 * Self::MIB, "G"), (Self::MIB, "M"), (1024, "K")];
         match units.iter().find(|(size, _)| bytes % size == 0) {
             Some((size, unit)) => write!(out, "{}{unit}", bytes / size),
             None => write!(out, "{bytes}"),

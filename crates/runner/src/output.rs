@@ -4,6 +4,7 @@
 //! limit is counted and dropped, and the log says so; the program is never stopped for it.
 
 use crate::clock;
+use outlast_model::{Memory, limit};
 use outlast_wire::output_log::{MAGIC, Record, Stream};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -19,14 +20,26 @@ pub(crate) struct OutputLog {
     stdout: u64,
     stderr: u64,
     dropped: u64,
+    unchecked: u64,
 }
+
+/// After this much more output the free space of the disk is looked at again, in bytes.
+const LOOK_EVERY: u64 = 1024 * 1024;
 
 impl OutputLog {
     /// Makes the log; `limit` is how many bytes of output are kept, both streams together.
     pub(crate) fn create(path: &Path, limit: u64) -> io::Result<Self> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(MAGIC)?;
-        Ok(Self { file, length: MAGIC.len() as u64, room: limit, stdout: 0, stderr: 0, dropped: 0 })
+        Ok(Self {
+            file,
+            length: MAGIC.len() as u64,
+            room: limit,
+            stdout: 0,
+            stderr: 0,
+            dropped: 0,
+            unchecked: LOOK_EVERY,
+        })
     }
 
     /// Keeps bytes the program wrote, as far as there is room.
@@ -64,8 +77,25 @@ impl OutputLog {
         Ok((self.length, self.dropped))
     }
 
+    /// Output must not take the last space of a disk: the outcome is still to be written there.
+    fn leave_room(&mut self, more: u64) -> io::Result<()> {
+        self.unchecked += more;
+        if self.unchecked < LOOK_EVERY {
+            return Ok(());
+        }
+        self.unchecked = 0;
+        let disk = rustix::fs::fstatvfs(&self.file)?;
+        if disk.f_bavail.saturating_mul(disk.f_frsize) < limit::OUTPUT_RESERVE {
+            let left = limit::OUTPUT_RESERVE / Memory::MIB;
+            let full = format!("less than {left} MiB of space is left on its disk");
+            return Err(io::Error::new(io::ErrorKind::StorageFull, full));
+        }
+        Ok(())
+    }
+
     fn write(&mut self, record: &Record) -> io::Result<()> {
         let bytes = record.encode();
+        self.leave_room(bytes.len() as u64)?;
         self.file.write_all(&bytes)?;
         self.length += bytes.len() as u64;
         Ok(())

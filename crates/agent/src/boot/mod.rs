@@ -76,7 +76,9 @@ pub(crate) fn boot() -> Result<Uevents, BootError> {
 fn options() -> Options {
     let text = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let (options, complaints) = command_line::parse(&text);
-    complaints.iter().for_each(|complaint| console::say(complaint));
+    for complaint in &complaints {
+        console::say(complaint);
+    }
     options
 }
 

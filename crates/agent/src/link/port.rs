@@ -48,7 +48,7 @@ pub(crate) enum PortError {
 
 /// The open port.
 pub(crate) struct Port {
-    port: OwnedFd,
+    device: OwnedFd,
     /// An edge-triggered epoll with the port in it, readable when something about the port changed.
     changes: AsyncFd<OwnedFd>,
     /// Whether the present host was seen as connected.
@@ -61,10 +61,10 @@ impl Port {
         let what = "the agent's virtio-serial port";
         let path = uevents.wait_for(what, APPEAR_LIMIT, || find(Path::new(PORTS), name))?;
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let port = rustix::fs::open(&path, flags, Mode::empty())
+        let device = rustix::fs::open(&path, flags, Mode::empty())
             .map_err(|source| PortError::Open(path.clone(), source))?;
-        let changes = watch(&port).map_err(|source| PortError::Watch(path, source))?;
-        Ok(Self { port, changes, open: Cell::new(false) })
+        let changes = watch(&device).map_err(|source| PortError::Watch(path, source))?;
+        Ok(Self { device, changes, open: Cell::new(false) })
     }
 
     /// Waits until something about the port has changed since this was last waited for.
@@ -81,7 +81,7 @@ impl Port {
     /// Looks whether a host is connected; once one was seen, its going is a hang-up.
     fn hung_up(&self) -> io::Result<bool> {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut polled = [PollFd::new(&self.port, PollFlags::IN)];
+        let mut polled = [PollFd::new(&self.device, PollFlags::IN)];
         poll(&mut polled, Some(&now))?;
         let closed = polled[0].revents().contains(PollFlags::HUP);
         if !closed {
@@ -94,7 +94,7 @@ impl Port {
 impl ByteStream for Port {
     async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            match rustix::io::read(&self.port, &mut *buffer) {
+            match rustix::io::read(&self.device, &mut *buffer) {
                 // Closed and empty.
                 Ok(0) if self.open.replace(false) => return Ok(0),
                 Ok(0) | Err(Errno::INTR) => {}
@@ -109,7 +109,7 @@ impl ByteStream for Port {
 
     async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match rustix::io::write(&self.port, bytes) {
+            match rustix::io::write(&self.device, bytes) {
                 Err(Errno::AGAIN) => {}
                 Err(Errno::INTR) => continue,
                 result => return Ok(result?),
@@ -124,10 +124,10 @@ impl ByteStream for Port {
     }
 }
 
-fn watch(port: &OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+fn watch(device: &OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     let changes = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let interest = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
-    epoll::add(&changes, port, epoll::EventData::new_u64(0), interest)?;
+    epoll::add(&changes, device, epoll::EventData::new_u64(0), interest)?;
     crate::sys::watch::watch(changes, Interest::READABLE)
 }
 

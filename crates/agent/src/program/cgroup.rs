@@ -233,6 +233,7 @@ impl Groups {
 
 impl Group {
     /// The directory a process is cloned into.
+    #[cfg_attr(not(test), expect(clippy::unnecessary_wraps, reason = "in tests there is none"))]
     pub(super) fn directory(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Cgroup(cgroup) => Some(cgroup.directory.as_fd()),

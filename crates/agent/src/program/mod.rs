@@ -156,9 +156,9 @@ fn start_in(
     group: &Rc<Group>,
     site: &Site,
 ) -> Result<(Handle, Running), StartError> {
-    let (pipes, stdio) = Pipes::new(request.stdin).map_err(StartError::Streams)?;
+    let (pipes, ends) = Pipes::new(request.stdin).map_err(StartError::Streams)?;
     let started = Instant::now();
-    let child = spawn::spawn(plan, stdio, group.directory()).map_err(StartError::Clone)?;
+    let child = spawn::spawn(plan, ends, group.directory()).map_err(StartError::Clone)?;
     group.has_leader(child.pid);
     let left = Rc::new(Cell::new(u64::from(INITIAL_CREDIT)));
     let (intake, arriving) = mpsc::unbounded_channel();

@@ -224,3 +224,90 @@ fn look(here: BorrowedFd<'_>, name: &CStr) -> Result<FileType, Errno> {
     let status = rustix::fs::statat(here.as_fd(), name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(FileType::from_raw_mode(status.st_mode))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::collect_for_tests;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    /// The files by path, and how it ended.
+    fn walk(path: &Path, max_bytes: u64, max_files: u32) -> (Vec<(String, Vec<u8>)>, GuestMessage) {
+        let path = path.to_str().unwrap().to_owned();
+        let tree = Tree::new(GetTree { path, max_bytes, max_files });
+        let mut messages = collect_for_tests(|out| async move { tree.send(&out).await });
+        let last = messages.pop().unwrap();
+        let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+        for message in messages {
+            match message {
+                GuestMessage::FileHeader(header) => files.push((header.path, Vec::new())),
+                GuestMessage::FileData(piece) => files.last_mut().unwrap().1.extend(piece.data),
+                other => panic!("{other:?}"),
+            }
+        }
+        files.sort();
+        (files, last)
+    }
+
+    fn refused_errno(last: &GuestMessage) -> i32 {
+        let GuestMessage::Refused(refused) = last else { panic!("{last:?}") };
+        refused.errno
+    }
+
+    #[test]
+    fn only_regular_files_are_sent_and_nothing_outside_is_reached() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("secret"), "secret").unwrap();
+        std::fs::write(root.path().join("a"), "a").unwrap();
+        std::fs::create_dir(root.path().join("d")).unwrap();
+        std::fs::write(root.path().join("d/b"), vec![b'b'; 100_000]).unwrap();
+        symlink(outside.path().join("secret"), root.path().join("link")).unwrap();
+        symlink(outside.path(), root.path().join("d/links")).unwrap();
+        symlink("..", root.path().join("d/up")).unwrap();
+        let fifo = root.path().join("fifo");
+        rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        let socket = std::os::unix::net::UnixListener::bind(root.path().join("socket")).unwrap();
+        let odd = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"od\xffd");
+        std::fs::write(root.path().join(odd), "odd").unwrap();
+
+        let (files, last) = walk(root.path(), 1 << 20, 100);
+        assert_eq!(files, [("a".to_owned(), b"a".to_vec()), ("d/b".to_owned(), vec![b'b'; 100_000])]);
+        assert_eq!(last, GuestMessage::TreeDone(TreeDone { files: 2, bytes: 100_001, skipped: 6 }));
+        drop(socket);
+    }
+
+    #[test]
+    fn a_missing_directory_is_empty_and_a_link_in_its_place_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let (files, last) = walk(&root.path().join("absent"), 1, 1);
+        assert_eq!(files, []);
+        assert_eq!(last, GuestMessage::TreeDone(TreeDone { files: 0, bytes: 0, skipped: 0 }));
+        symlink(root.path(), root.path().join("link")).unwrap();
+        let (_, last) = walk(&root.path().join("link"), 1, 1);
+        assert!(refused_errno(&last) != 0, "{last:?}");
+    }
+
+    #[test]
+    fn limits_are_kept() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("a"), "aa").unwrap();
+        assert_eq!(refused_errno(&walk(root.path(), 1, 10).1), libc::EFBIG);
+        assert_eq!(refused_errno(&walk(root.path(), 10, 0).1), libc::EOVERFLOW);
+        // A file that claims a terabyte and holds nothing.
+        std::fs::File::create(root.path().join("sparse")).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(refused_errno(&walk(root.path(), 1 << 30, 10).1), libc::EFBIG);
+    }
+
+    #[test]
+    fn a_tree_that_is_too_deep_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let mut deep = root.path().to_owned();
+        for _ in 0..=MAX_DEPTH {
+            deep.push("d");
+        }
+        std::fs::create_dir_all(&deep).unwrap();
+        assert_eq!(refused_errno(&walk(root.path(), 1, 1).1), libc::EOVERFLOW);
+    }
+}

@@ -17,6 +17,8 @@ mod conversation;
 mod outbox;
 mod salvage;
 
+#[cfg(test)]
+pub(crate) use outbox::collect_for_tests;
 pub(crate) use outbox::{Gone, Outlet};
 
 use crate::console;

@@ -140,3 +140,45 @@ fn frame(stream: u32, message: GuestMessage) -> Vec<u8> {
         encode(&GuestFrame { stream, message }).unwrap_or_default()
     })
 }
+
+/// Runs a producer alone and returns everything it said.
+#[cfg(test)]
+pub(crate) fn collect_for_tests<F>(produce: impl FnOnce(Outlet) -> F) -> Vec<GuestMessage>
+where
+    F: std::future::Future<Output = ()>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (frames, mut arriving) = mpsc::channel::<Vec<u8>>(CHANNEL);
+        let listen = async {
+            let mut decoder = outlast_wire::guest::FrameDecoder::new();
+            let mut messages = Vec::new();
+            while let Some(frame) = arriving.recv().await {
+                decoder.push(&frame);
+                let frame: GuestFrame = decoder.next_message().unwrap().unwrap();
+                messages.extend(frame.message);
+            }
+            messages
+        };
+        tokio::join!(produce(Outlet { stream: 1, frames }), listen).1
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outlast_wire::guest::Pong;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn after_a_cut_outlets_are_dead_and_answers_still_go_out() {
+        let mut outbox = Outbox::new();
+        let outlet = outbox.outlet(1);
+        outlet.send(&GuestMessage::Pong(Pong {})).await.unwrap();
+        outbox.answer(2, GuestMessage::Pong(Pong {}));
+        outbox.cut_off();
+        assert_eq!(outlet.send(&GuestMessage::Pong(Pong {})).await, Err(Gone));
+        assert_eq!((outbox.answers(), outbox.is_empty()), (1, false));
+        assert_eq!(outbox.next().await, frame(2, GuestMessage::Pong(Pong {})));
+        assert!(outbox.is_empty());
+    }
+}

@@ -228,7 +228,7 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// # Safety
 /// The stack is large enough and unused, `shared` is whole, and both stay until the child has left this memory.
 unsafe fn clone(arguments: &mut libc::clone_args, shared: *const Shared) -> Result<Pid, Errno> {
-    let result: isize;
+    let result: libc::c_long;
     // SAFETY: in the parent this is one system call, which changes nothing but rax, rcx and r11. The child
     // comes out of it with all other registers the same and an empty stack, and must not return into frames
     // it does not have: it ends its chain of frames and calls a function that never returns.
@@ -242,7 +242,7 @@ unsafe fn clone(arguments: &mut libc::clone_args, shared: *const Shared) -> Resu
             "call r13",
             "ud2",
             "2:",
-            inlateout("rax") libc::SYS_clone3 as isize => result,
+            inlateout("rax") libc::SYS_clone3 => result,
             in("rdi") ptr::from_mut(arguments),
             in("rsi") size_of::<libc::clone_args>(),
             in("r12") shared,
@@ -285,6 +285,7 @@ fn prepare(shared: &Shared) -> Result<(), (Stage, Errno)> {
     rustix::stdio::dup2_stdin(stdin).map_err(at(Stage::Descriptors))?;
     rustix::stdio::dup2_stdout(stdout).map_err(at(Stage::Descriptors))?;
     rustix::stdio::dup2_stderr(stderr).map_err(at(Stage::Descriptors))?;
+    close_others_on_exec().map_err(at(Stage::Descriptors))?;
     if let Some(user) = shared.plan.user {
         become_user(user).map_err(at(Stage::Privileges))?;
     }
@@ -302,6 +303,13 @@ fn default_sigpipe() -> Result<(), Errno> {
     let result =
         unsafe { call(libc::SYS_rt_sigaction, [signal, (&raw const default).addr(), 0, size_of::<u64>()]) };
     check(result).map(drop)
+}
+
+/// Every descriptor of the agent is opened close-on-exec; this is for what it may have inherited itself.
+fn close_others_on_exec() -> Result<(), Errno> {
+    let flags = libc::CLOSE_RANGE_CLOEXEC as usize;
+    // SAFETY: it closes nothing now, and only marks descriptors of this child's own table.
+    check(unsafe { call(libc::SYS_close_range, [3, u32::MAX as usize, flags, 0]) }).map(drop)
 }
 
 fn become_user(user: User) -> Result<(), Errno> {
@@ -333,13 +341,13 @@ fn execute(shared: &Shared) -> Errno {
 ///
 /// # Safety
 /// Whatever that system call asks for.
-unsafe fn call(number: libc::c_long, [first, second, third, fourth]: [usize; 4]) -> isize {
-    let result: isize;
+unsafe fn call(number: libc::c_long, [first, second, third, fourth]: [usize; 4]) -> libc::c_long {
+    let result: libc::c_long;
     // SAFETY: the convention of Linux on x86-64; the kernel changes rax, rcx and r11 and leaves the stack alone.
     unsafe {
         asm!(
             "syscall",
-            inlateout("rax") number as isize => result,
+            inlateout("rax") number => result,
             in("rdi") first,
             in("rsi") second,
             in("rdx") third,
@@ -353,8 +361,8 @@ unsafe fn call(number: libc::c_long, [first, second, third, fourth]: [usize; 4])
 }
 
 /// A raw result as ours: the kernel answers errors as small negative numbers.
-fn check(result: isize) -> Result<usize, Errno> {
-    usize::try_from(result).map_err(|_| {
+fn check(result: libc::c_long) -> Result<u64, Errno> {
+    u64::try_from(result).map_err(|_| {
         let errno = i32::try_from(result.unsigned_abs()).unwrap_or(libc::EIO);
         Errno::from_raw_os_error(errno)
     })

@@ -3,7 +3,7 @@
 use crate::args::RunArgs;
 use crate::failure::Failure;
 use outlast_control::{AcceleratorChoice, DEFAULT_TIMEOUT, RunRequest, Stdin, What};
-use outlast_model::limit::{OUTPUT_BYTES, SOURCE_BYTES};
+use outlast_model::limit::{OUTPUT_BYTES, OUTPUT_BYTES_MAX, SOURCE_BYTES};
 use outlast_model::spec::EnvVar;
 use outlast_model::{Memory, Timeout, VcpuCount};
 use outlast_wire::exit_code::FailureKind;
@@ -79,12 +79,14 @@ fn refuse_later(args: &RunArgs) -> Result<(), Failure> {
     one_of("--backend", &args.backend, &["qemu"], &["firecracker", "cloud-hypervisor"])?;
     one_of("--isolation", &args.isolation, &["auto", "microvm"], &[])?;
     let later = [
-        ("--network-policy", args.network_policy.is_some()),
-        ("--allow", !args.allow.is_empty()),
-        ("--volume", !args.volume.is_empty()),
+        ("--network-policy", args.network_policy.as_ref()),
+        ("--allow", args.allow.first()),
+        ("--volume", args.volume.first()),
     ];
-    match later.iter().find(|(_, given)| *given) {
-        Some((option, _)) => Err(bad(format!("{option} is not available in this version"))),
+    match later.into_iter().find_map(|(option, value)| Some((option, value?))) {
+        Some((option, value)) => {
+            Err(bad(format!("{option} {} is not available in this version", shown(value))))
+        }
         None => Ok(()),
     }
 }
@@ -145,14 +147,17 @@ impl Limits {
             vcpus: args.vcpus.as_ref().map(vcpus).transpose()?.unwrap_or(VcpuCount::ONE),
             memory: args.memory.as_ref().map(size("--memory")).transpose()?,
             timeout: args.timeout.as_ref().map(timeout).transpose()?.unwrap_or(DEFAULT_TIMEOUT),
-            output: args
-                .output_limit
-                .as_ref()
-                .map(size("--output-limit"))
-                .transpose()?
-                .map_or(OUTPUT_BYTES, Memory::bytes),
+            output: args.output_limit.as_ref().map(output_limit).transpose()?.unwrap_or(OUTPUT_BYTES),
         })
     }
+}
+
+fn output_limit(text: &String) -> Result<u64, Failure> {
+    let bytes = text.parse::<Memory>().map_err(|error| bad(format!("--output-limit: {error}")))?.bytes();
+    if bytes > OUTPUT_BYTES_MAX {
+        return Err(bad(format!("--output-limit {}: at most 1G can be kept", shown(text))));
+    }
+    Ok(bytes)
 }
 
 fn env(assignments: &[OsString]) -> Result<Vec<EnvVar>, Failure> {
@@ -179,6 +184,10 @@ fn check_output_dir(directory: &Path) -> Result<(), Failure> {
 
 /// What runs, and the arguments that remain for it.
 fn what(args: &RunArgs, rest: Vec<String>, own_stdin: impl Read) -> Result<(What, Vec<String>), Failure> {
+    if let (Some(image), Some(_)) = (&args.image, &args.runtime) {
+        return Err(bad("--runtime is for source code and --image for a command: not both")
+            .hint(format!("outlast run --image {image} -- COMMAND")));
+    }
     let chosen = [
         ("a file", args.file.is_some()),
         ("--archive", args.archive.is_some()),
@@ -197,10 +206,6 @@ fn what(args: &RunArgs, rest: Vec<String>, own_stdin: impl Read) -> Result<(What
         return Err(bad("--entry names a file in an --archive, and none is given"));
     }
     if let Some(image) = &args.image {
-        if args.runtime.is_some() {
-            return Err(bad("--runtime is for source code; an --image runs a command")
-                .hint(format!("outlast run --image {image} -- COMMAND")));
-        }
         return Ok((What::Command { image: image.clone(), argv: rest }, Vec::new()));
     }
     let runtime = args.runtime.clone();
@@ -279,6 +284,7 @@ mod tests {
             ("outlast run --memory lots x.py", "--memory: 'lots'"),
             ("outlast run --memory 0 x.py", "--memory: a size must be more than zero"),
             ("outlast run --output-limit 0 x.py", "--output-limit"),
+            ("outlast run --output-limit 2T x.py", "--output-limit 2T"),
             ("outlast run --env novalue x.py", "--env: 'novalue'"),
             ("outlast run --env =x x.py", "--env"),
             ("outlast run --accel warp x.py", "auto, kvm, tcg"),
@@ -304,9 +310,9 @@ mod tests {
             ("outlast run --network cni:foo x.py", "--network cni:foo is not available"),
             ("outlast run --network dance x.py", "does not know 'dance'"),
             ("outlast run --backend firecracker x.py", "only qemu is"),
-            ("outlast run --volume a:b x.py", "--volume is not available"),
-            ("outlast run --allow a x.py", "--allow is not available"),
-            ("outlast run --network-policy required x.py", "--network-policy is not available"),
+            ("outlast run --volume a:b x.py", "--volume a:b is not available"),
+            ("outlast run --allow a x.py", "--allow a is not available"),
+            ("outlast run --network-policy required x.py", "--network-policy required is not available"),
         ] {
             let text = refusal(line);
             assert!(text.contains(words), "{line}: {text}");

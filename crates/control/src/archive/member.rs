@@ -206,7 +206,12 @@ impl Extensions {
             EntryType::Symlink => Kind::Symlink {
                 target: String::from_utf8(link()?).map_err(|_| malformed("its target is not UTF-8"))?,
             },
-            EntryType::Link => Kind::HardLink { target: Name::parse(&link()?)? },
+            EntryType::Link => {
+                let target = link()?;
+                // Whatever is wrong with the target, the entry is what a person must look for.
+                let out = |_| ArchiveError::LinkOut { name: shown(&path), target: shown(&target) };
+                Kind::HardLink { target: Name::parse(&target).map_err(out)? }
+            }
             other => return Err(ArchiveError::Kind { name: shown(&path), kind: kind_name(other) }),
         };
         if name.0.is_empty() && kind != Kind::Directory {

@@ -24,39 +24,47 @@ use tree::Tree;
 /// Bytes that headers and padding may take on top of the files, per entry that is allowed.
 const OVERHEAD_PER_ENTRY: u64 = 4096;
 
+/// An archive was refused, or could not be unpacked.
+#[derive(Debug, Error)]
+#[error("archive {} is refused", .path.display())]
+pub struct RefusedArchive {
+    /// The archive.
+    pub path: PathBuf,
+    /// Why.
+    #[source]
+    pub reason: ArchiveError,
+}
+
+impl RefusedArchive {
+    /// Says which archive it was about.
+    pub(crate) fn at(path: &Path) -> impl FnOnce(ArchiveError) -> Self {
+        move |reason| Self { path: path.to_owned(), reason }
+    }
+}
+
 /// Why an archive is refused, or could not be unpacked.
 #[derive(Debug, Error)]
 pub enum ArchiveError {
     /// It cannot be opened or read.
-    #[error("cannot read archive {}", .path.display())]
-    Read {
-        /// The archive.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error("it cannot be read")]
+    Read(#[source] io::Error),
     /// It is a directory, a device or the like.
-    #[error("archive {} is not a regular file", .path.display())]
-    NotAFile {
-        /// The archive.
-        path: PathBuf,
-    },
+    #[error("it is not a regular file")]
+    NotAFile,
     /// It is too large as it is.
-    #[error("archive {} has {size} bytes, at most {ARCHIVE_BYTES} (10 MiB) are allowed", .path.display())]
+    #[error("it has {size} bytes, at most {ARCHIVE_BYTES} (10 MiB) are allowed")]
     PackedTooLarge {
-        /// The archive.
-        path: PathBuf,
         /// Its size in bytes.
         size: u64,
     },
     /// It does not begin like a gzip file.
-    #[error("archive is not a tar.gz: it is not compressed with gzip")]
+    #[error("it is not a tar.gz: it is not compressed with gzip")]
     NotGzip,
     /// It ends early, or is damaged, or holds something else than a tar.
-    #[error("archive is not a whole tar.gz")]
+    #[error("it is not a whole tar.gz")]
     Broken(#[source] io::Error),
     /// A header contradicts itself or describes nothing.
-    #[error("archive entry '{name}' is malformed: {reason}")]
+    #[error("entry '{name}' is malformed: {reason}")]
     Malformed {
         /// The entry.
         name: String,
@@ -64,19 +72,19 @@ pub enum ArchiveError {
         reason: &'static str,
     },
     /// A name begins with a slash.
-    #[error("archive entry '{name}' has an absolute path")]
+    #[error("entry '{name}' has an absolute path")]
     Absolute {
         /// The entry.
         name: String,
     },
     /// A name has a `..` in it.
-    #[error("archive entry '{name}' has '..' in its path")]
+    #[error("entry '{name}' has '..' in its path")]
     ParentPath {
         /// The entry.
         name: String,
     },
     /// A name is too long, not UTF-8, or has a zero byte.
-    #[error("archive entry '{name}' has a name that cannot be used: {reason}")]
+    #[error("entry '{name}' has a name that cannot be used: {reason}")]
     BadName {
         /// The entry.
         name: String,
@@ -84,7 +92,7 @@ pub enum ArchiveError {
         reason: &'static str,
     },
     /// A link points out of the tree.
-    #[error("archive entry '{name}' is a link out of the archive (to '{target}')")]
+    #[error("entry '{name}' is a link out of the archive (to '{target}')")]
     LinkOut {
         /// The link.
         name: String,
@@ -92,7 +100,7 @@ pub enum ArchiveError {
         target: String,
     },
     /// A link points to nothing.
-    #[error("archive entry '{name}' is a link to '{target}', which is not in the archive")]
+    #[error("entry '{name}' is a link to '{target}', which is not in the archive")]
     LinkDangling {
         /// The link.
         name: String,
@@ -100,13 +108,13 @@ pub enum ArchiveError {
         target: String,
     },
     /// A link leads back to itself or to a directory it lies in.
-    #[error("archive entry '{name}' is a link that leads back to itself")]
+    #[error("entry '{name}' is a link that leads back to itself")]
     LinkLoop {
         /// The link.
         name: String,
     },
     /// A device, a pipe, a sparse file and the like.
-    #[error("archive entry '{name}' is a {kind}; only files, directories and links inside are allowed")]
+    #[error("entry '{name}' is a {kind}; only files, directories and links inside are allowed")]
     Kind {
         /// The entry.
         name: String,
@@ -114,17 +122,17 @@ pub enum ArchiveError {
         kind: &'static str,
     },
     /// One name is a file here and a directory there.
-    #[error("archive entry '{name}' is in the way of another entry")]
+    #[error("entry '{name}' is in the way of another entry")]
     Conflict {
         /// The entry.
         name: String,
     },
     /// Too many entries.
-    #[error("archive has more than {ARCHIVE_ENTRIES} entries")]
+    #[error("it has more than {ARCHIVE_ENTRIES} entries")]
     TooManyEntries,
     /// The files are too large for the memory that was asked for.
     #[error(
-        "archive unpacks to more than {allowed} bytes, which is half of the workload's memory; \
+        "it unpacks to more than {allowed} bytes, which is half of the workload's memory; \
          {needed} bytes were seen before stopping"
     )]
     TooLarge {
@@ -134,10 +142,10 @@ pub enum ArchiveError {
         needed: u64,
     },
     /// There is no file in it.
-    #[error("archive holds no files")]
+    #[error("it holds no files")]
     Empty,
     /// The file to start is not in it.
-    #[error("archive has no file '{entry}' to start")]
+    #[error("it has no file '{entry}' to start")]
     NoEntry {
         /// The file, or the names that were tried.
         entry: String,
@@ -168,18 +176,17 @@ impl Archive {
     /// # Errors
     /// The file is not there, is none, or is too large.
     pub fn read(path: &Path) -> Result<Vec<u8>, ArchiveError> {
-        let failed = |source| ArchiveError::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
+        let file = File::open(path).map_err(ArchiveError::Read)?;
+        let metadata = file.metadata().map_err(ArchiveError::Read)?;
         if !metadata.is_file() {
-            return Err(ArchiveError::NotAFile { path: path.to_owned() });
+            return Err(ArchiveError::NotAFile);
         }
         let mut packed = Vec::new();
         // It may grow while it is read: one byte over the limit is enough to know.
-        file.take(ARCHIVE_BYTES + 1).read_to_end(&mut packed).map_err(failed)?;
+        file.take(ARCHIVE_BYTES + 1).read_to_end(&mut packed).map_err(ArchiveError::Read)?;
         let size = u64::try_from(packed.len()).unwrap_or(u64::MAX).max(metadata.len());
         if size > ARCHIVE_BYTES {
-            return Err(ArchiveError::PackedTooLarge { path: path.to_owned(), size });
+            return Err(ArchiveError::PackedTooLarge { size });
         }
         Ok(packed)
     }

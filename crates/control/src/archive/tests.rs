@@ -158,9 +158,9 @@ fn links_out_of_the_tree_are_refused() {
     let entries = [file("d/e/f", "x"), link("up", "d/e"), link("out", "up/../../../x")];
     assert!(matches!(judge(&entries), Err(ArchiveError::LinkOut { .. })));
     let hard = thing("h", EntryType::Link, "../../etc/shadow");
-    assert!(matches!(judge(&[hard]), Err(ArchiveError::ParentPath { .. })));
+    assert!(matches!(judge(&[hard]), Err(ArchiveError::LinkOut { name, .. }) if name == "h"));
     let hard = thing("h", EntryType::Link, "/etc/shadow");
-    assert!(matches!(judge(&[hard]), Err(ArchiveError::Absolute { .. })));
+    assert!(matches!(judge(&[hard]), Err(ArchiveError::LinkOut { .. })));
 }
 
 #[test]
@@ -282,10 +282,10 @@ fn a_packed_archive_over_the_limit_is_refused_with_its_size() {
     let path = directory.path().join("big.tar.gz");
     File::create(&path).unwrap().set_len(ARCHIVE_BYTES + 1).unwrap();
     assert!(
-        matches!(Archive::read(&path), Err(ArchiveError::PackedTooLarge { size, .. }) if size == ARCHIVE_BYTES + 1)
+        matches!(Archive::read(&path), Err(ArchiveError::PackedTooLarge { size }) if size == ARCHIVE_BYTES + 1)
     );
-    assert!(matches!(Archive::read(directory.path()), Err(ArchiveError::NotAFile { .. })));
-    assert!(matches!(Archive::read(&directory.path().join("no")), Err(ArchiveError::Read { .. })));
+    assert!(matches!(Archive::read(directory.path()), Err(ArchiveError::NotAFile)));
+    assert!(matches!(Archive::read(&directory.path().join("no")), Err(ArchiveError::Read(_))));
 }
 
 fn any_entry() -> impl Strategy<Value = Entry> {

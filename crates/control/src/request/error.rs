@@ -30,6 +30,9 @@ pub enum RequestError {
         /// What could be built.
         known: Vec<&'static str>,
     },
+    /// The VMM is not there.
+    #[error("QEMU (package qemu-system-x86) is not in the library")]
+    NoQemu,
     /// A name does not tell the runtime.
     #[error("cannot tell the runtime of '{name}' by its name (known: {})", .known.join(", "))]
     NoRuntimeFor {
@@ -101,7 +104,7 @@ pub enum RequestError {
         number: usize,
     },
     /// Less memory than the image needs.
-    #[error("{asked} of memory is less than the {least} that image '{image}' needs")]
+    #[error("{asked} of memory is less than the minimum of image '{image}', {least}")]
     MemoryTooSmall {
         /// What was asked for.
         asked: Memory,
@@ -136,7 +139,7 @@ pub enum RequestError {
         length: usize,
     },
     /// Too little disk.
-    #[error("the disk of {} has {} MiB free, {} MiB are needed", .path.display(), .free >> 20, .needed.div_ceil(1 << 20))]
+    #[error("not enough space: the disk of {} has {} MiB free, {} MiB are needed", .path.display(), .free >> 20, .needed.div_ceil(1 << 20))]
     DiskFull {
         /// The directory.
         path: PathBuf,
@@ -156,7 +159,7 @@ impl RequestError {
             Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 FailureKind::NotPermitted
             }
-            Self::DiskFull { .. } | Self::MemoryTooLarge { .. } => FailureKind::Host,
+            Self::DiskFull { .. } | Self::MemoryTooLarge { .. } | Self::NoQemu => FailureKind::Host,
             _ => FailureKind::BadInput,
         }
     }
@@ -171,6 +174,7 @@ impl RequestError {
             Self::UnknownImage { known, .. } => known.first().map(|name| {
                 format!("outlast image build {name}, then outlast run --image {name} -- COMMAND")
             }),
+            Self::NoQemu => Some("outlast image build vmm".to_owned()),
             Self::NoRuntimeFor { .. } => Some("name it with --runtime".to_owned()),
             Self::NoRuntimeIn { image } | Self::NoCommand { image } => {
                 Some(format!("outlast run --image {image} -- COMMAND"))

@@ -1,7 +1,7 @@
 //! From what was asked for to files and a command: which runtime, which file name in the guest, which words.
 
 use super::{RequestError, What};
-use crate::archive::{Archive, ArchiveError};
+use crate::archive::{Archive, ArchiveError, RefusedArchive};
 use crate::error::Error;
 use outlast_machine::image::recipe::{GUEST_GID, GUEST_HOME, GUEST_UID, GUEST_USER, GUEST_WORK, RECIPES};
 use outlast_machine::image::{self, Image, LibraryError, Recipe, Runtime};
@@ -64,7 +64,9 @@ pub(super) fn material(what: &What) -> Result<Material, Error> {
             let code = checked_source(&path.display().to_string(), read_source(path)?)?;
             Ok(Material::Source(code))
         }
-        What::Archive { path, .. } => Ok(Material::Packed(Archive::read(path)?)),
+        What::Archive { path, .. } => {
+            Ok(Material::Packed(Archive::read(path).map_err(RefusedArchive::at(path))?))
+        }
     }
 }
 
@@ -187,12 +189,15 @@ pub(super) fn files_and_command(
             Ok((Files::One { name: name.clone(), content }, command(runtime, &name)))
         }
         Material::Packed(packed) => {
-            let archive = Archive::inspect(packed, allowed)?;
-            let asked = match what {
-                What::Archive { entry, .. } => entry.as_deref(),
-                What::File { .. } | What::Inline { .. } | What::Command { .. } => None,
+            let (path, asked) = match what {
+                What::Archive { path, entry, .. } => (path.as_path(), entry.as_deref()),
+                What::File { .. } | What::Inline { .. } | What::Command { .. } => (Path::new("-"), None),
             };
-            let entry = entry_of(&archive, runtime, asked)?;
+            let opened = Archive::inspect(packed, allowed).and_then(|archive| {
+                let entry = entry_of(&archive, runtime, asked)?;
+                Ok((archive, entry))
+            });
+            let (archive, entry) = opened.map_err(RefusedArchive::at(path))?;
             Ok((Files::Archive(Box::new(archive)), command(runtime, &entry)))
         }
     }

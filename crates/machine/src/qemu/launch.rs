@@ -45,6 +45,7 @@ pub(super) async fn launch(plan: &LaunchPlan) -> Result<(Qemu, VmmEvents), Launc
         monitor: Monitor::new(request_sender, migration_news),
         agent_socket: plan.run_directory.agent_socket(),
         boots_from_state: plan.incoming.is_some(),
+        saveable: matches!(plan.memory, MemoryBacking::SharedFile(_)),
         restoring: None,
         confined,
         watch,

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The sockets exist before QEMU does, so connecting to them neither polls nor waits; QEMU answers when it is up.
-//! One task ([`watch`]) owns the process and the monitor and tells events. Not responsible for what is in the
+//! One task (in `watch`) owns the process and the monitor and tells events. Not responsible for what is in the
 //! jail beside QEMU's own files ([`crate::jail`]) nor for templates' publishing, checking or locking.
 
 mod arguments;
@@ -45,6 +45,7 @@ pub struct Qemu {
     monitor: Monitor,
     agent_socket: PathBuf,
     boots_from_state: bool,
+    saveable: bool,
     restoring: Option<Restoring>,
     /// Whether the VMM is in its control group yet; no vCPU runs before that.
     confined: Option<JoinHandle<Result<(), CgroupError>>>,
@@ -105,6 +106,9 @@ impl Backend for Qemu {
     }
 
     async fn save(&mut self, state_file: &Path) -> Result<(), BackendError> {
+        if !self.saveable {
+            return Err(BackendError::NotSaveable);
+        }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::open(state_file, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| BackendError::Open { path: state_file.to_owned(), source: errno.into() })?;

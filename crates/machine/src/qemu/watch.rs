@@ -15,7 +15,7 @@
 use super::monitor::{Answer, Lines, Message, Request};
 use crate::backend::{VmmEvent, VmmExit};
 use crate::console;
-use outlast_model::timeout;
+use outlast_model::{limit, timeout};
 use qapi::qmp::{GUEST_PANICKED, MIGRATION, MigrationStatus, RESET, SHUTDOWN, ShutdownCause};
 use qapi::{Any, Event as _};
 use rustix::fd::{AsFd, OwnedFd};
@@ -24,7 +24,6 @@ use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::path::PathBuf;
-use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStderr};
@@ -33,12 +32,6 @@ use tokio::task::JoinHandle;
 
 /// Events of each kind come once, so this many never fill the channel.
 pub(super) const EVENTS: usize = 8;
-/// What is kept of a VMM's standard error, in bytes.
-const LOG_BYTES: u64 = 256 * 1024;
-/// A VMM whose monitor hung up is given this long to exit before the hang-up itself is told.
-const EXIT_AFTER_HANG_UP: Duration = Duration::from_secs(1);
-/// After the exit, what is left in the pipes must come within this: a descendant may hold them open.
-const REST: Duration = Duration::from_millis(200);
 
 /// What the task owns.
 pub(super) struct Watch {
@@ -53,7 +46,8 @@ pub(super) struct Watch {
 /// Keeps a VMM's standard error in its log.
 pub(super) fn keep_log(stderr: ChildStderr, path: PathBuf) -> JoinHandle<()> {
     tokio::spawn(async move {
-        if let Err(error) = console::record(stderr, &path, LOG_BYTES, "the VMM wrote more than is kept").await
+        if let Err(error) =
+            console::record(stderr, &path, limit::VMM_LOG_BYTES, "the VMM wrote more than is kept").await
         {
             tracing::warn!(error = &error as &dyn std::error::Error, "the VMM's messages are not kept");
         }
@@ -72,14 +66,14 @@ impl Watch {
         let mut talk = Talk::new(self.migration, self.events.clone());
         let exit = match serve(&mut self.child, &self.stream, &mut self.requests, &mut talk).await {
             End::Exited(exit) => {
-                let _ = tokio::time::timeout(REST, talk.read_rest(&self.stream)).await;
+                let _ = tokio::time::timeout(timeout::LAST_WORDS, talk.read_rest(&self.stream)).await;
                 exit
             }
             End::HungUp => {
                 // Nobody is left to answer: whoever waits learns it now, and who asks later at once.
                 drop((self.stream, self.requests));
                 talk.forget_waiting();
-                let soon = tokio::time::timeout(EXIT_AFTER_HANG_UP, exit_of(&mut self.child)).await;
+                let soon = tokio::time::timeout(timeout::HANG_UP, exit_of(&mut self.child)).await;
                 if let Ok(exit) = soon {
                     exit
                 } else {
@@ -89,7 +83,7 @@ impl Watch {
             }
         };
         if let Some(stderr) = self.stderr {
-            let _ = tokio::time::timeout(REST, stderr).await;
+            let _ = tokio::time::timeout(timeout::LAST_WORDS, stderr).await;
         }
         talk.tell(VmmEvent::Exited(exit));
     }

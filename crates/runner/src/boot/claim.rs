@@ -5,22 +5,38 @@
 
 use super::{Core, Presence, Stumble, chain};
 use crate::clock;
+use crate::event::Interrupt;
 use outlast_machine::backend::Backend;
 use outlast_machine::cgroup;
 use outlast_model::timeout;
 use outlast_store::ClaimError;
+use outlast_wire::intent::Purpose;
 
 pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> {
     let (id, who) = (core.id, core.who.clone());
     let claimed = core.ledger.call(move |store| store.claim(id, &who, clock::unix_ns())).await;
     match claimed.map_err(Stumble::failed)? {
-        Ok(_intent) => Ok(()),
+        Ok(_intent) => unless_killed(core).await,
         Err(ClaimError::Store(error)) => Err(Stumble::failed(error)),
         Err(taken) => {
             tracing::warn!(error = %taken, "the row is not there to be claimed");
             Err(Stumble::NotOurs)
         }
     }
+}
+
+/// A kill that was wished for before there was a runner to ask is in the store alone. Only workloads are
+/// killed by wish; templates and canaries end with whoever waits for them.
+async fn unless_killed<B: Backend>(core: &Core<B>) -> Result<(), Stumble> {
+    if !matches!(core.intent.purpose, Purpose::Workload { .. }) {
+        return Ok(());
+    }
+    let id = core.id;
+    let wanted = core.ledger.call(move |store| store.kill_wanted(id)).await;
+    if wanted.map_err(Stumble::failed)?.map_err(Stumble::failed)? {
+        return Err(Stumble::Interrupted(Interrupt::KillRequested));
+    }
+    Ok(())
 }
 
 pub(super) fn undo<B: Backend>(core: &mut Core<B>) -> Result<(), String> {
