@@ -58,6 +58,7 @@ build_release() { (cd "$root" && cargo build --release --locked -p outlast -p ou
 # need_image NAME...: builds what is not there, or not whole.
 need_image() {
     local image
+    [[ -x $release/outlast ]] || { say "outlast is not built"; return 1; }
     for image in "$@"; do
         "$release/outlast" image verify "$image" </dev/null >/dev/null 2>&1 && continue
         say "building image $image"

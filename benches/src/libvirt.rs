@@ -4,7 +4,7 @@
 //! clock starts before `virsh restore` and stops when the agent answers: what a person at a shell would wait.
 
 use crate::clock;
-use crate::floor::agent;
+use crate::floor::agent::Port;
 use crate::recipe::Recipe;
 use anyhow::{Context as _, bail, ensure};
 use std::fs;
@@ -47,8 +47,7 @@ impl Saved {
         fs::write(&file, &self.definition)?;
         virsh(["create", &file.to_string_lossy()])?;
         let port = self.connect()?;
-        agent::hello(&port)?;
-        agent::quiesce(&port)?;
+        Port::greeted(&port)?.quiesce()?;
         drop(port);
         virsh(["save", &self.name, &self.state().to_string_lossy()])
     }
@@ -57,7 +56,7 @@ impl Saved {
     pub(crate) fn restore(&self) -> anyhow::Result<f64> {
         let began = Instant::now();
         virsh(["restore", &self.state().to_string_lossy()])?;
-        agent::hello(&self.connect()?)?;
+        Port::greeted(&self.connect()?)?;
         let ms = clock::ms_since(began);
         virsh(["destroy", &self.name])?;
         Ok(ms)

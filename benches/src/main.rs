@@ -22,7 +22,7 @@ mod timeline;
 
 use anyhow::Context as _;
 use clap::Parser;
-use measure::{EXAMPLES, Extent};
+use measure::{EXAMPLES, Extent, Group};
 use product::Product;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,9 @@ struct Arguments {
     /// Measurements of each thing.
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
+    /// Measure one group alone, and print what comes of it instead of writing it.
+    #[arg(long, value_name = "GROUP")]
+    only: Option<Group>,
     /// Leave libvirt out even when it is there.
     #[arg(long)]
     no_libvirt: bool,
@@ -61,10 +64,11 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     let vmm = recipe::vmm_version(&product.library())?;
     let accelerator = product.run(&[], EXAMPLES.python)?.view.accelerator;
     let facts = host::Facts::gather(product.version()?, vmm, accelerator);
-    let extent = Extent { runs: usize::from(arguments.runs), libvirt: !arguments.no_libvirt };
+    let extent =
+        Extent { runs: usize::from(arguments.runs), libvirt: !arguments.no_libvirt, only: arguments.only };
     let results = measure::everything(&product, extent)?;
     let generated = report::markdown(&facts, &results);
-    let Some(directory) = &arguments.write else {
+    let Some(directory) = arguments.write.as_ref().filter(|_| arguments.only.is_none()) else {
         use std::io::Write as _;
         return writeln!(std::io::stdout(), "{generated}").context("print the tables");
     };

@@ -35,7 +35,7 @@ pub(crate) fn markdown(facts: &Facts, results: &Results) -> String {
         ("Times in milliseconds", times(results)),
         ("Workloads per second", throughput(results)),
         ("Memory in MiB", residence(results)),
-        ("Where a clone's time goes (p50 of each stretch, ms)", timelines(results)),
+        ("Where the time goes (p50 of each stretch, ms)", timelines(results)),
         ("Measured on", measured_on(facts, results)),
         ("Command lines", command_lines(results)),
     ];
@@ -115,23 +115,25 @@ fn residence(results: &Results) -> String {
 }
 
 fn timelines(results: &Results) -> String {
-    let medians = |timeline: &Timeline| -> Vec<(String, f64)> {
-        let stretches = timeline.stretches().into_iter();
-        stretches.filter_map(|(name, series)| Some((name.to_owned(), series.summary()?.p50))).collect()
-    };
-    let (clone, boot) = (medians(&results.clone_timeline), medians(&results.boot_timeline));
-    let in_boot = |wanted: &str| boot.iter().find(|(name, _)| name == wanted).map(|(_, ms)| number(*ms));
-    let rows = clone
-        .iter()
-        .map(|(name, ms)| vec![name.clone(), number(*ms), in_boot(name).unwrap_or_else(|| "–".to_owned())]);
-    let floor = |series: &Series| figures(series.summary())[2].clone();
+    let product = beside(&results.clone_timeline, &results.boot_timeline);
+    let floor = beside(&results.floor_clone_timeline, &results.floor_boot_timeline);
     format!(
-        "{}\nBare QEMU, restoring: monitor greets after {}, vCPUs run after {}, agent answers after {}.\n",
-        table(&["stretch", "clone", "cold"], &rows.collect::<Vec<_>>()),
-        floor(&results.floor_clone_monitor),
-        floor(&results.floor_clone_started),
-        floor(&results.floor_clone),
+        "{}\nAnd the floor's. Certification is no part of it, but asked of the same guest to see its price:\n\n{}",
+        table(&["`outlast run`", "clone", "cold"], &product),
+        table(&["bare QEMU", "restore", "boot"], &floor),
     )
+}
+
+/// The medians of two timelines with the same stretches.
+fn beside(left: &Timeline, right: &Timeline) -> Vec<Vec<String>> {
+    let median = |series: &Series| figures(series.summary())[2].clone();
+    let right = right.stretches();
+    let in_right =
+        |wanted: &str| right.iter().find(|(name, _)| *name == wanted).map(|(_, series)| median(series));
+    let row = |(name, series): (&str, &Series)| {
+        vec![name.to_owned(), median(series), in_right(name).unwrap_or_else(|| "–".to_owned())]
+    };
+    left.stretches().into_iter().map(row).collect()
 }
 
 fn measured_on(facts: &Facts, results: &Results) -> String {
@@ -179,6 +181,8 @@ pub(crate) fn json(facts: &Facts, results: &Results) -> Value {
         "timeline_ms": {
             "clone": named(results.clone_timeline.stretches()),
             "cold": named(results.boot_timeline.stretches()),
+            "floor_restore": named(results.floor_clone_timeline.stretches()),
+            "floor_boot": named(results.floor_boot_timeline.stretches()),
         },
         "command_lines": results.command_lines,
         "libvirt": results.libvirt_versions,

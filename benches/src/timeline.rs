@@ -17,7 +17,12 @@ pub(crate) struct Timeline {
 impl Timeline {
     /// Adds what one incarnation did. `began_unix_ns` is when its command was typed.
     pub(crate) fn add(&mut self, began_unix_ns: u64, journal: &Journal) {
-        for (name, ms) in stretches(began_unix_ns, journal) {
+        self.add_stretches(stretches(began_unix_ns, journal));
+    }
+
+    /// Adds stretches that were measured otherwise, in milliseconds.
+    pub(crate) fn add_stretches(&mut self, stretches: impl IntoIterator<Item = (String, f64)>) {
+        for (name, ms) in stretches {
             if !self.stretches.contains_key(&name) {
                 self.order.push(name.clone());
             }

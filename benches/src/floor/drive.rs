@@ -1,7 +1,7 @@
 //! One VM on the stage: started, restored or booted, asked, killed.
 
 use super::Marks;
-use super::agent;
+use super::agent::Port;
 use super::monitor::Monitor;
 use crate::clock;
 use crate::recipe::{Purpose, Recipe};
@@ -46,10 +46,22 @@ pub(super) fn once(recipe: &Recipe, state: Option<&File>, sockets: &Path) -> any
     }
     monitor.execute("cont", None)?;
     let started = clock::ms_since(began);
-    agent::hello(&ends.agent.context("there is an agent's port")?)?;
+    let port = ends.agent.context("there is an agent's port")?;
+    let mut port = Port::greeted(&port)?;
     let answered = clock::ms_since(began);
+    let certification = certification(&mut port)?;
     drop(vmm);
-    Ok(Marks { monitor: greeted, started, answered })
+    Ok(Marks { monitor: greeted, started, answered, certification })
+}
+
+fn certification(port: &mut Port<'_>) -> anyhow::Result<Vec<(String, f64)>> {
+    let mut requests = Vec::new();
+    let mut since = Instant::now();
+    port.certify(|name| {
+        requests.push((name.to_owned(), clock::ms_since(since)));
+        since = Instant::now();
+    })?;
+    Ok(requests)
 }
 
 fn start(recipe: &Recipe, state: Option<&File>, sockets: &Path) -> anyhow::Result<(Vmm, Ends)> {

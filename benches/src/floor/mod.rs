@@ -26,14 +26,31 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 pub(crate) const SUBCOMMAND: &str = "floor";
 
 /// When things happened, in milliseconds since the beginning.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Marks {
     /// The monitor greeted.
     pub(crate) monitor: f64,
     /// The vCPUs run.
     pub(crate) started: f64,
-    /// The agent answered.
+    /// The agent answered: this is the floor.
     pub(crate) answered: f64,
+    /// After that the same guest is asked what certification asks, to see what that alone costs. Each request
+    /// with its duration in milliseconds.
+    pub(crate) certification: Vec<(String, f64)>,
+}
+
+impl Marks {
+    /// What lies between them, and the requests of certification.
+    pub(crate) fn stretches(self) -> impl Iterator<Item = (String, f64)> {
+        let between = [
+            ("QEMU starts, its monitor greets", self.monitor),
+            ("the guest is loaded and runs", self.started - self.monitor),
+            ("the agent answers", self.answered - self.started),
+        ];
+        let named = between.into_iter().map(|(name, ms)| (name.to_owned(), ms));
+        let asked = self.certification.into_iter();
+        named.chain(asked.map(|(name, ms)| (format!("not counted as floor: {name}"), ms)))
+    }
 }
 
 /// A floor process that waits to be told.

@@ -21,10 +21,10 @@ pub(crate) struct Results {
     pub(crate) floor_clone: Series,
     /// Bare QEMU, booting: start of QEMU → agent answers.
     pub(crate) floor_boot: Series,
-    /// Bare QEMU, restoring: start of QEMU → monitor greets.
-    pub(crate) floor_clone_monitor: Series,
-    /// Bare QEMU, restoring: start of QEMU → vCPUs run.
-    pub(crate) floor_clone_started: Series,
+    /// Where the floor's time goes, and what certification would add to it: restoring.
+    pub(crate) floor_clone_timeline: Timeline,
+    /// The same, booting.
+    pub(crate) floor_boot_timeline: Timeline,
     /// libvirt, restoring: command → agent answers.
     pub(crate) libvirt: Series,
     /// `outlast run` by clone: request accepted → certified.
@@ -72,43 +72,77 @@ pub(crate) struct Extent {
     pub(crate) runs: usize,
     /// Whether libvirt is compared with.
     pub(crate) libvirt: bool,
+    /// One group alone; otherwise all.
+    pub(crate) only: Option<Group>,
+}
+
+/// Things that are measured together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Group {
+    /// Floor, clone and libvirt, restoring.
+    Clones,
+    /// Floor and product, booting.
+    Boots,
+    /// Hello in the other languages.
+    Hellos,
+    /// What VMs take.
+    Memory,
+    /// How fast deaths are noticed.
+    Deaths,
+    /// Workloads a second.
+    Throughput,
 }
 
 /// The files that are run, by what they are written in.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Examples {
     pub(crate) python: &'static str,
-    pub(crate) node: &'static str,
-    pub(crate) go: &'static str,
+    /// Node and Go.
+    pub(crate) others: [&'static str; 2],
 }
 
 /// Relative to the repository, where `./bench` starts this.
 pub(crate) const EXAMPLES: Examples =
-    Examples { python: "examples/hello.py", node: "examples/hello.js", go: "examples/hello.go" };
+    Examples { python: "examples/hello.py", others: ["examples/hello.js", "examples/hello.go"] };
 
 /// Measures everything. A measurement that fails ends it: a table with holes would be read as one without.
 pub(crate) fn everything(product: &Product, extent: Extent) -> anyhow::Result<Results> {
     let mut results = Results::default();
-    warm_up(product)?;
+    warm_up(product, extent)?;
     let clone = recipe(product, &[])?;
     let boot = recipe(product, &["--cold"])?;
     results.command_lines.push(("clone".to_owned(), clone.text()));
     results.command_lines.push(("cold boot".to_owned(), boot.text()));
-    starts::clones(product, extent, (&clone, &boot), &mut results)?;
-    starts::boots(product, extent, &boot, &mut results)?;
-    starts::hellos(product, extent, &mut results)?;
-    residence::measure(product, &mut results)?;
-    deaths::measure(product, extent, &mut results)?;
-    throughput::measure(product, extent, &mut results)?;
+    let wanted = |group| extent.only.is_none_or(|only| only == group);
+    if wanted(Group::Clones) {
+        starts::clones(product, extent, (&clone, &boot), &mut results)?;
+    }
+    if wanted(Group::Boots) {
+        starts::boots(product, extent, &boot, &mut results)?;
+    }
+    if wanted(Group::Hellos) {
+        starts::hellos(product, extent, &mut results)?;
+    }
+    if wanted(Group::Memory) {
+        residence::measure(product, &mut results)?;
+    }
+    if wanted(Group::Deaths) {
+        deaths::measure(product, extent, &mut results)?;
+    }
+    if wanted(Group::Throughput) {
+        throughput::measure(product, extent, &mut results)?;
+    }
     let litter = product.litter()?;
     ensure!(litter.is_empty(), "the measurements left things behind: {}", litter.join(", "));
     Ok(results)
 }
 
 /// Makes the templates and fills the page cache: both are paid once, not by every run.
-fn warm_up(product: &Product) -> anyhow::Result<()> {
+fn warm_up(product: &Product, extent: Extent) -> anyhow::Result<()> {
     eprintln!("templates and page cache");
-    for file in [EXAMPLES.python, EXAMPLES.node, EXAMPLES.go] {
+    let others =
+        if extent.only.is_none_or(|only| only == Group::Hellos) { &EXAMPLES.others[..] } else { &[] };
+    for file in [EXAMPLES.python].iter().chain(others) {
         for _ in 0..2 {
             product.run(&[], file)?;
         }

@@ -25,9 +25,8 @@ pub(super) fn clones(
         match (kind, &libvirt) {
             (0, _) => {
                 let marks = floor.measure()?;
-                results.floor_clone_monitor.add(marks.monitor);
-                results.floor_clone_started.add(marks.started);
                 results.floor_clone.add(marks.answered);
+                results.floor_clone_timeline.add_stretches(marks.stretches());
             }
             (2, Some(libvirt)) => results.libvirt.add(libvirt.restore()?),
             (_, _) => add_clone(product, results)?,
@@ -82,7 +81,9 @@ pub(super) fn boots(
     floor.measure()?;
     for kind in interleaved(2, extent.runs) {
         if kind == 0 {
-            results.floor_boot.add(floor.measure()?.answered);
+            let marks = floor.measure()?;
+            results.floor_boot.add(marks.answered);
+            results.floor_boot_timeline.add_stretches(marks.stretches());
         } else {
             let ran = product.run(&["--cold"], EXAMPLES.python)?;
             results.boot_ready.add(started_as(&ran, "boot")?.0);
@@ -105,11 +106,8 @@ fn started_as(ran: &Ran, wanted: &str) -> anyhow::Result<(f64, f64)> {
 pub(super) fn hellos(product: &Product, extent: Extent, results: &mut Results) -> anyhow::Result<()> {
     eprintln!("node and go, {} × 2", extent.runs);
     for kind in interleaved(2, extent.runs) {
-        let (file, series) = match kind {
-            0 => (EXAMPLES.node, &mut results.node_wall),
-            _ => (EXAMPLES.go, &mut results.go_wall),
-        };
-        let ran = product.run(&[], file)?;
+        let ran = product.run(&[], EXAMPLES.others[kind])?;
+        let series = if kind == 0 { &mut results.node_wall } else { &mut results.go_wall };
         started_as(&ran, "clone")?;
         series.add(ran.wall_ms);
     }

@@ -60,10 +60,7 @@ impl Failure {
         if self.unread && !surface.is_run {
             return 0;
         }
-        output::note(&format!("{} {}", style::error("error:"), self.message));
-        if let Some(hint) = &self.hint {
-            output::note(&format!("{}  {hint}", style::dim("next:")));
-        }
+        self.tell();
         if surface.json {
             let error =
                 ErrorBody { kind: self.kind.name().to_owned(), message: self.message, hint: self.hint };
@@ -71,6 +68,16 @@ impl Failure {
             let _ = output::json(&ErrorView { error });
         }
         if surface.is_run { run::OURS } else { self.kind.exit_code() }
+    }
+}
+
+impl Failure {
+    /// Tells a person; for a failure beside a result that has been printed.
+    pub(crate) fn tell(&self) {
+        output::note(&format!("{} {}", style::error("error:"), self.message));
+        if let Some(hint) = &self.hint {
+            output::note(&format!("{}  {hint}", style::dim("next:")));
+        }
     }
 }
 

@@ -47,6 +47,7 @@ impl Running {
         let last = match begun {
             Ok(()) => GuestMessage::Exited(self.follow(&out, deadline).await),
             Err((stage, source)) => {
+                deadline.disarm();
                 let error = StartError::Child { stage, source };
                 // The child is as good as gone; once its status is in, its group can be removed.
                 let _ = (&mut self.status).await;
@@ -54,7 +55,8 @@ impl Running {
             }
         };
         let _ = out.send(&last).await;
-        // The host has its answer; what follows costs it nothing.
+        // Clearing up takes about as long as a short program runs; the answer goes first.
+        out.drained().await;
         self.group.remove();
         self.groups.prepare_one();
     }

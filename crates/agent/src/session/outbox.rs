@@ -34,6 +34,12 @@ impl Outlet {
         Ok(())
     }
 
+    /// Waits until everything sent so far, by whomever, has been taken to be written, or nobody takes it.
+    pub(crate) async fn drained(&self) {
+        // All places together are free exactly then.
+        let _ = self.frames.reserve_many(CHANNEL).await;
+    }
+
     /// Waits for a place for one message.
     pub(crate) async fn place(&self) -> Result<Place<'_>, Gone> {
         let permit = self.frames.reserve().await.map_err(|_| Gone)?;

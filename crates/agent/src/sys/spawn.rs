@@ -79,7 +79,7 @@ pub(crate) struct Plan {
     pub(crate) user: Option<User>,
 }
 
-/// A child that exists; whether it becomes the program is told by [`Child::begin`].
+/// A child that exists; whether it becomes the program is told by [`Beginning::wait`].
 pub(crate) struct Child {
     /// Its process id; valid until the reaper has collected it.
     pub(crate) pid: Pid,

@@ -147,12 +147,12 @@ impl Limits {
             vcpus: args.vcpus.as_ref().map(vcpus).transpose()?.unwrap_or(VcpuCount::ONE),
             memory: args.memory.as_ref().map(size("--memory")).transpose()?,
             timeout: args.timeout.as_ref().map(timeout).transpose()?.unwrap_or(DEFAULT_TIMEOUT),
-            output: args.output_limit.as_ref().map(output_limit).transpose()?.unwrap_or(OUTPUT_BYTES),
+            output: args.output_limit.as_deref().map(output_limit).transpose()?.unwrap_or(OUTPUT_BYTES),
         })
     }
 }
 
-fn output_limit(text: &String) -> Result<u64, Failure> {
+fn output_limit(text: &str) -> Result<u64, Failure> {
     let bytes = text.parse::<Memory>().map_err(|error| bad(format!("--output-limit: {error}")))?.bytes();
     if bytes > OUTPUT_BYTES_MAX {
         return Err(bad(format!("--output-limit {}: at most 1G can be kept", shown(text))));

@@ -67,16 +67,15 @@ fn follow(
     if form == Form::Json {
         json(&outlast_control::run_view(site, id, &finished.outcome)?)?;
     }
-    match handed_back {
-        Ok(_) => Ok(of_outcome(&finished.outcome)),
+    if let Err(failure) = &handed_back {
+        failure.tell();
         // A program that did well and whose files are missing has not done what was asked for; one that failed
         // has its own code to tell.
-        Err(failure) if finished.outcome == Outcome::Completed => Err(failure),
-        Err(failure) => {
-            warn(&format!("{failure:?}"));
-            Ok(of_outcome(&finished.outcome))
+        if finished.outcome == Outcome::Completed {
+            return Ok(codes::OURS);
         }
     }
+    Ok(of_outcome(&finished.outcome))
 }
 
 /// What there is to say beside the output: nothing, when all is well.

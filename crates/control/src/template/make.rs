@@ -103,6 +103,10 @@ fn under_lock(
     let made = make(site, ground, (machine, ingredients), shelf);
     notify(Notice::Done);
     made?;
+    // What was set aside has been replaced: kept longer it would only fill the disk.
+    if let Err(error) = shelf.remove_set_aside(&key) {
+        tracing::warn!(%error, "a template that was set aside stays");
+    }
     Ok(clone_of(shelf, key))
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   LIBRARY/templates/KEY/               manifest.json memory state      0444, published by rename, never changed
 //!   LIBRARY/templates/.making-INC/       being made by incarnation INC
-//!   LIBRARY/templates/.set-aside-KEY-N/  failed its check; the newest of a key is kept to be looked at
+//!   LIBRARY/templates/.set-aside-KEY-N/  failed its check; kept to be looked at until KEY is made again
 //!   LIBRARY/templates/.lock-KEY          held by whoever makes KEY, sets it aside or removes it
 //! ```
 //!

@@ -138,7 +138,7 @@ impl Shelf {
         Ok(())
     }
 
-    /// Takes a template out of use, to be looked at; the one that was set aside before goes.
+    /// Takes a template out of use, to be looked at until it is made again; one that was set aside before goes.
     pub(super) fn set_aside(&self, key: &str, suffix: &str) -> Result<(), TemplateError> {
         self.remove_set_aside(key)?;
         let from = self.path(key);
@@ -155,7 +155,8 @@ impl Shelf {
         renamed.map_err(|source| TemplateError::Io { operation: "remove", path, source })
     }
 
-    fn remove_set_aside(&self, key: &str) -> Result<(), TemplateError> {
+    /// Removes what was set aside of a template.
+    pub(super) fn remove_set_aside(&self, key: &str) -> Result<(), TemplateError> {
         let prefix = format!("{SET_ASIDE}{key}-");
         for name in self.names()?.into_iter().filter(|name| name.starts_with(&prefix)) {
             let path = self.root.join(name);

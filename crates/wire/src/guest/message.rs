@@ -284,7 +284,8 @@ pub struct TreeDone {
     /// Bytes sent.
     #[prost(uint64, tag = "2")]
     pub bytes: u64,
-    /// Entries left out because they are not regular files.
+    /// Entries left out because they are neither regular files nor directories, lie on another mount, or
+    /// have a name that is not UTF-8.
     #[prost(uint32, tag = "3")]
     pub skipped: u32,
 }
@@ -352,7 +353,7 @@ pub struct StdinData {
 /// A signal for the program of this stream.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Signal {
-    /// Linux signal number; 9 kills the whole cgroup.
+    /// Linux signal number, 1 to 31; 9 kills the whole cgroup.
     #[prost(uint32, tag = "1")]
     pub number: u32,
 }

@@ -13,8 +13,10 @@
 //! every answer to that request carries the same id. A connection begins with [`Hello`] and its nonce, and
 //! whatever arrives before the matching [`HelloAck`] is a leftover of an earlier connection and is dropped.
 //!
-//! Flow control: data towards the guest (stdin, files) is sent only against [`Credit`] the guest has given;
-//! data from the guest is always drained by the host and needs none.
+//! Flow control: data towards the guest (stdin, files) is sent only against [`Credit`] the guest has given, in
+//! frames of its own: [`INITIAL_CREDIT`] when it accepts a stream that takes data, then as much as it has used
+//! up. Nothing is implied; data without credit ends the conversation. Data from the guest is always drained by
+//! the host and needs no credit.
 //!
 //! This module knows neither files nor sockets; the services behind the messages live in `runner` and `agent`.
 //! Everything decoded here may come from a hostile guest: lengths are checked before memory is taken.
