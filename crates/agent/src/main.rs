@@ -24,9 +24,11 @@ use link::{Port, Uevents};
 use outlast_wire::guest::PORT_NAME;
 use program::{Groups, Reaper, Scope, Site};
 use refusal::chain;
-use service::Facts;
+use service::{Facts, Generator, Nameplate};
 use session::{Ended, Services};
+use std::cell::RefCell;
 use std::error::Error;
+use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -56,8 +58,12 @@ async fn serve(uevents: Uevents) -> Result<std::convert::Infallible, Box<dyn Err
     let reaper = Rc::new(Reaper::new(Scope::Everything));
     let groups = Rc::new(Groups::new());
     groups.prepare_one();
-    let site = Site { reaper: Rc::clone(&reaper), groups };
-    let services = Rc::new(Services { site, facts: Facts::gather() });
+    let services = Rc::new(Services {
+        site: Site::new(Rc::clone(&reaper), groups)?,
+        facts: Facts::gather(),
+        generator: Generator::open()?,
+        nameplate: RefCell::new(Nameplate::put_up(Path::new("/etc"))?),
+    });
     let reaping = tokio::task::spawn_local(async move { reaper.run().await });
     tokio::select! {
         broken = connections(&port, &services) => broken,

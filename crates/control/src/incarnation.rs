@@ -11,6 +11,7 @@ use crate::site::{Site, SiteError, private_directory};
 use crate::{clock, reconcile, wait};
 use outlast_machine::backend::Backend;
 use outlast_machine::host;
+use outlast_machine::process;
 use outlast_machine::image::{self, Image, Initramfs, Lease as Lock, LibraryError, MemoryNeeds, PartKind};
 use outlast_machine::qemu::{self, Qemu};
 use outlast_machine::vmm_root::{self, VmmRoot};
@@ -34,13 +35,9 @@ pub(crate) const PREPARING: &str = ".preparing-";
 /// What a guest's CPU depends on under emulation: the VMM alone.
 const EMULATED_CPU: &str = "emulated";
 
-/// A runner that was told to end has ended after this: all rungs of its ladder, and its death.
-pub(crate) const LADDER: Duration = Duration::from_secs(
-    timeout::RUNG_AGENT.as_secs()
-        + timeout::RUNG_VMM.as_secs()
-        + timeout::RUNG_TERM.as_secs()
-        + timeout::RUNG_KILL.as_secs()
-        + timeout::DEATH.as_secs(),
+const _: () = assert!(
+    timeout::STORE.as_millis() >= outlast_store::BUSY_TIMEOUT.as_millis(),
+    "the ladder counts on the store's patience"
 );
 
 /// What a machine stands on: an image, a VMM and an initramfs, whole and locked against removal.
@@ -176,6 +173,8 @@ impl Made {
             hold: hold.map(|hold| hold.to_string()),
             fell_back: self.fell_back,
             requested_unix_ns,
+            requested_boot_id: process::boot_id().ok(),
+            requested_monotonic_ns: u64::try_from(clock::since_boot().as_nanos()).ok(),
         }
     }
 }
@@ -262,7 +261,7 @@ fn await_runner(lease: &Lease, within: Duration) -> Result<(), Error> {
     let failed = crate::follow::FollowError::Wait;
     if wait::readable(&[lease.as_fd()], within).map_err(failed)?.is_none() {
         lease.give_up();
-        wait::readable(&[lease.as_fd()], LADDER).map_err(failed)?;
+        wait::readable(&[lease.as_fd()], timeout::LADDER).map_err(failed)?;
     }
     Ok(())
 }

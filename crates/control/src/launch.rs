@@ -189,7 +189,7 @@ fn await_exit(mut child: Child, incarnation: IncarnationId, log: &Path) -> Resul
 }
 
 /// The end of a log, on one line, fit to be shown.
-fn last_words(log: &Path) -> String {
+pub(crate) fn last_words(log: &Path) -> String {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = File::open(log)?;
         let length = file.metadata()?.len();

@@ -23,18 +23,25 @@ pub(crate) struct Stage {
 
 /// A workload that was accepted this long ago.
 pub(crate) fn accept(ago: Duration) -> Stage {
+    accept_changed(ago, |_| {})
+}
+
+/// The same with something about its intent changed.
+pub(crate) fn accept_changed(ago: Duration, change: impl FnOnce(&mut Intent)) -> Stage {
     let top = tempfile::tempdir().unwrap();
     let at = |name: &str| top.path().join(name);
     let site = Site::new(Places::new(at("home"), at("run"), at("library")), at("bin"));
     let (workload, incarnation) = (clock::new_workload_id().unwrap(), clock::new_incarnation_id().unwrap());
     drop(crate::incarnation::make_evidence(&site, incarnation).unwrap());
     let created_unix_ns = clock::unix_ns() - u64::try_from(ago.as_nanos()).unwrap();
+    let mut intent = intent(workload, created_unix_ns);
+    change(&mut intent);
     let new = NewWorkload {
         id: workload,
         incarnation,
         idempotency_key: None,
         spec: spec(),
-        intent: intent(workload, created_unix_ns),
+        intent,
         created_unix_ns,
     };
     assert_eq!(site.store().unwrap().accept(&new).unwrap(), Acceptance::New);
@@ -119,5 +126,7 @@ fn intent(workload: WorkloadId, requested_unix_ns: u64) -> Intent {
         hold: None,
         fell_back: None,
         requested_unix_ns,
+        requested_boot_id: None,
+        requested_monotonic_ns: None,
     }
 }

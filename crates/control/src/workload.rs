@@ -1,13 +1,12 @@
 //! Workloads by id: finding one, killing one.
 
 use crate::error::{Error, chain};
-use crate::incarnation::LADDER;
 use crate::reconcile::{self, Doom, Standing, reconcile};
 use crate::runner_link::{self, LinkError};
 use crate::site::Site;
 use crate::{clock, wait};
 use outlast_machine::process::{Process, Sighting};
-use outlast_model::{Killer, Outcome, WorkloadId, WorkloadState};
+use outlast_model::{Killer, Outcome, WorkloadId, WorkloadState, timeout};
 use outlast_store::{Found, IncarnationRow, KillNote, StoreError, WorkloadRow};
 use outlast_wire::exit_code::FailureKind;
 use thiserror::Error;
@@ -161,8 +160,8 @@ fn is_gone_within_ladder(row: &IncarnationRow) -> Result<bool, Error> {
     let Some(identity) = &row.runner else { return Ok(true) };
     match Process::open(identity) {
         Sighting::Alive(process) => {
-            let gone =
-                wait::readable(&[process.as_fd()], LADDER).map_err(crate::follow::FollowError::Wait)?;
+            let gone = wait::readable(&[process.as_fd()], timeout::LADDER)
+                .map_err(crate::follow::FollowError::Wait)?;
             Ok(gone.is_some())
         }
         // Whether it can be told at all, reconciling will say.

@@ -41,6 +41,24 @@ pub const RUNG_VMM: Duration = Duration::from_secs(3);
 pub const RUNG_TERM: Duration = Duration::from_secs(1);
 /// The fourth rung.
 pub const RUNG_KILL: Duration = Duration::from_secs(2);
+/// After its guest link broke, a runner waits this long for its VMM to say why.
+pub const EXPLANATION: Duration = Duration::from_secs(1);
+/// A write to the store waits this long for others' writes.
+pub const STORE: Duration = Duration::from_secs(10);
+/// A runner that was told to end has ended after this: what its VMM has to say, all rungs of its ladder, the end
+/// written down, and its own death.
+pub const LADDER: Duration = Duration::from_secs(
+    EXPLANATION.as_secs()
+        + RUNG_AGENT.as_secs()
+        + RUNG_VMM.as_secs()
+        + RUNG_TERM.as_secs()
+        + RUNG_KILL.as_secs()
+        + STORE.as_secs()
+        + DEATH.as_secs(),
+);
+/// A runner whose VMM does not die is left to wait for it for so long from its end's beginning, as long as its
+/// own heart beats; then it is killed.
+pub const DYING: Duration = Duration::from_secs(60);
 
 const _: () = {
     assert!(MONITOR.as_millis() < BOOT.as_millis());
@@ -51,4 +69,9 @@ const _: () = {
     assert!(HANG_UP.as_millis() + LAST_WORDS.as_millis() < DEATH.as_millis());
     assert!(CONTROL.as_millis() < HEARTBEAT_LOST.as_millis());
     assert!(DEATH.as_millis() >= RUNG_KILL.as_millis());
+    assert!(
+        LADDER.as_millis()
+            >= EXPLANATION.as_millis() + RUNG_KILL.as_millis() + STORE.as_millis() + DEATH.as_millis()
+    );
+    assert!(DYING.as_millis() > LADDER.as_millis() + HEARTBEAT_LOST.as_millis());
 };

@@ -6,7 +6,9 @@
 use crate::clock;
 use crate::link::{Link, LinkError};
 use outlast_model::{Certificate, ClockInterval, IncarnationId, timeout};
-use outlast_wire::guest::{Clock, GuestMessage, HelloAck, HostMessage, Identity, Reseed, SetIdentity};
+use outlast_wire::guest::{
+    Clock, GuestMessage, HelloAck, HostMessage, Identity, Reseed, SetIdentity, guest_words,
+};
 use rustix::rand::{GetRandomFlags, getrandom};
 use thiserror::Error;
 
@@ -46,8 +48,8 @@ pub(crate) async fn certify(
     let identity = identify(link, incarnation).await?;
     let (clock, clock_samples) = set_clock(link).await?;
     Ok(Certificate {
-        agent_version: hello.agent_version,
-        guest_kernel: hello.kernel,
+        agent_version: guest_words(&hello.agent_version),
+        guest_kernel: guest_words(&hello.kernel),
         clock,
         clock_samples,
         entropy_bytes,
@@ -74,7 +76,7 @@ async fn identify(link: &mut Link, incarnation: IncarnationId) -> Result<Identit
         return Err(LinkError::Unexpected { request: "set identity" }.into());
     };
     let mismatch = |what, wanted: String, found: &str| {
-        let found = found.chars().take(80).collect();
+        let found = guest_words(found);
         Err(CertifyError::Identity { what, wanted, found })
     };
     if found.host_name != host_name {

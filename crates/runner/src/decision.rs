@@ -1,11 +1,11 @@
 //! What an event means for the outcome: pure functions, the heart of "exactly one honest outcome".
 //!
-//! | event | before the program was sent | after |
-//! |---|---|---|
-//! | kill request, client gone, host signal | killed(by) | killed(by) |
-//! | deadline | not_started (the boot's) | timed_out (the program's) |
-//! | death of guest or VMM, broken link | not_started | lost |
-//! | output that cannot be kept | — | lost |
+//! | event | before the program was sent | sent, not confirmed | running |
+//! |---|---|---|---|
+//! | kill request, client gone, host signal | killed(by) | killed(by) | killed(by) |
+//! | deadline | not_started (the boot's) | lost (the boot's) | timed_out (the program's) |
+//! | death of guest or VMM, broken link | not_started | lost | lost |
+//! | output or input that fails on the host | — | — | lost |
 
 use crate::event::Interrupt;
 use outlast_machine::backend::{VmmEvent, VmmExit};
@@ -17,8 +17,17 @@ use outlast_wire::guest::Exited;
 pub(crate) enum Phase {
     /// In this boot step; the program was not sent.
     Booting(BootStep),
-    /// The program was sent.
+    /// The program was sent, and the agent has not said what became of it.
+    Sent,
+    /// The agent has started the program.
     Running,
+}
+
+impl Phase {
+    /// The phase an interrupt of this boot step falls into. The row says `running` once publish is over.
+    pub(crate) fn of_step(step: BootStep) -> Self {
+        if step > BootStep::Publish { Self::Sent } else { Self::Booting(step) }
+    }
 }
 
 /// How an incarnation ends.
@@ -60,6 +69,11 @@ pub(crate) fn interrupted(phase: Phase, interrupt: &Interrupt) -> Ending {
         Interrupt::OutputNotKept(cause) => {
             died(phase, DeathCause::Stopped, format!("the program's output could not be kept: {cause}"))
         }
+        Interrupt::InputNotGiven(cause) => died(
+            phase,
+            DeathCause::Stopped,
+            format!("the program's standard input could not be read: {cause}"),
+        ),
     }
 }
 
@@ -77,6 +91,11 @@ fn deadline(phase: Phase) -> Ending {
             let cause = "the boot's deadline passed".to_owned();
             let evidence = format!("the boot's deadline passed in step {step}");
             Ending::new(Outcome::NotStarted { step, cause }, DeathCause::TimedOut, evidence)
+        }
+        Phase::Sent => {
+            let cause =
+                "the boot's deadline passed before the agent had said that the program runs".to_owned();
+            died(phase, DeathCause::TimedOut, cause)
         }
         Phase::Running => Ending::new(
             Outcome::TimedOut,
@@ -113,7 +132,7 @@ fn vmm(phase: Phase, event: &VmmEvent) -> Ending {
 fn died(phase: Phase, cause: DeathCause, sentence: String) -> Ending {
     let outcome = match phase {
         Phase::Booting(step) => Outcome::NotStarted { step, cause: sentence.clone() },
-        Phase::Running => Outcome::Lost { cause: sentence.clone() },
+        Phase::Sent | Phase::Running => Outcome::Lost { cause: sentence.clone() },
     };
     Ending::new(outcome, cause, sentence)
 }
@@ -156,18 +175,18 @@ mod tests {
             Just(Interrupt::HostSignal),
             Just(Interrupt::DeadlinePassed),
             Just(Interrupt::OutputNotKept("x".to_owned())),
+            Just(Interrupt::InputNotGiven("x".to_owned())),
         ]
     }
 
     proptest! {
         /// Whatever happens whenever, the outcome is one the life cycle allows, and never success.
         #[test]
-        fn every_interrupt_has_a_legal_outcome(interrupt in interrupt(), step in prop::sample::select(BootStep::ALL)) {
-            let sent = step > BootStep::Publish;
-            let (phase, state) = if sent {
-                (Phase::Running, WorkloadState::Running)
-            } else {
-                (Phase::Booting(step), WorkloadState::Starting)
+        fn every_interrupt_has_a_legal_outcome(interrupt in interrupt(), step in prop::sample::select(BootStep::ALL), runs: bool) {
+            let phase = if runs { Phase::Running } else { Phase::of_step(step) };
+            let state = match phase {
+                Phase::Booting(_) => WorkloadState::Starting,
+                Phase::Sent | Phase::Running => WorkloadState::Running,
             };
             let ending = interrupted(phase, &interrupt);
             prop_assert_ne!(&ending.outcome, &Outcome::Completed);

@@ -41,7 +41,8 @@ pub(crate) async fn leave<B: Backend>(mut core: Core<B>, mut ending: Ending) -> 
     });
     core.desk.state.set("ending");
     bury_vmm(&mut core).await;
-    let (output_log_bytes, truncated_bytes) = close_output(&mut core, &mut ending);
+    name_out_of_memory(&core, &mut ending);
+    let (output_log_bytes, truncated_bytes) = close_output(&mut core, &mut ending).await;
     core.timings.total = Some(program::since_request(core.intent.requested_unix_ns));
     let end = EndRecord {
         outcome: is_workload(&core).then(|| OutcomeRecord::from(&ending.outcome)),
@@ -79,12 +80,23 @@ async fn bury_vmm<B: Backend>(core: &mut Core<B>) {
     core.vmm = None;
 }
 
-/// Syncs the output log. Output that may be lost makes a good end a lie.
-fn close_output<B: Backend>(core: &mut Core<B>, ending: &mut Ending) -> (u64, u64) {
-    match core.output.take().map(crate::output::OutputLog::finish) {
-        Some(Ok(lengths)) => lengths,
-        None => (0, 0),
-        Some(Err(error)) => {
+/// A SIGKILL of the VMM that nobody sent is the host's kernel, short of memory, if its cgroup says so.
+fn name_out_of_memory<B: Backend>(core: &Core<B>, ending: &mut Ending) {
+    let kills = core.cgroup.oom_kills().unwrap_or(0);
+    if kills > 0 && ending.cause == (DeathCause::VmmSignalled { signal: 9 }) {
+        ending.cause = DeathCause::HostOutOfMemory;
+        ending.evidence.push(format!("the VMM's cgroup counts {kills} processes killed for want of memory"));
+    }
+}
+
+/// Syncs the output log, beside the event loop: a slow disk must not stop the heart. Output that may be lost
+/// makes a good end a lie.
+async fn close_output<B: Backend>(core: &mut Core<B>, ending: &mut Ending) -> (u64, u64) {
+    let Some(log) = core.output.take() else { return (0, 0) };
+    let finished = tokio::task::spawn_blocking(move || log.finish()).await;
+    match finished.unwrap_or_else(|_| Err(std::io::Error::other("the thread that synced it panicked"))) {
+        Ok(lengths) => lengths,
+        Err(error) => {
             let sentence = format!("the output log could not be synced: {error}");
             if ending.outcome.may_have_run() {
                 ending.outcome = Outcome::Lost { cause: sentence.clone() };

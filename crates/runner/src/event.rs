@@ -29,6 +29,8 @@ pub(crate) enum Interrupt {
     DeadlinePassed,
     /// The program's output could not be kept.
     OutputNotKept(String),
+    /// The program's standard input could not be read to its end.
+    InputNotGiven(String),
 }
 
 /// Where interrupts come from.

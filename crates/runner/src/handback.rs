@@ -5,8 +5,9 @@
 //! directory gets its name `outputs` only when all of it has arrived.
 
 use crate::link::{Link, LinkError};
+use crate::output::leave_room;
 use outlast_model::limit;
-use outlast_wire::guest::{FileHeader, GetTree, GuestMessage, HostMessage};
+use outlast_wire::guest::{FileHeader, GetTree, GuestMessage, HostMessage, guest_words};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -15,6 +16,9 @@ use thiserror::Error;
 
 /// Where in the guest a program leaves what it wants handed back.
 const GUEST_DIRECTORY: &str = "/outlast/out";
+
+/// A path of the guest may have this many components. With the limit on files it bounds the directories made.
+const MAX_DEPTH: usize = 32;
 
 /// The files could not be handed back; none are shown.
 #[derive(Debug, Error)]
@@ -42,9 +46,15 @@ pub(crate) enum HandBackError {
     },
 }
 
-/// Fetches the tree into `target`, which must not exist yet. The caller holds the deadline.
+/// Where the tree lies until it is complete.
+pub(crate) fn partial(target: &Path) -> PathBuf {
+    target.with_extension("partial")
+}
+
+/// Fetches the tree into `target`, which must not exist yet. The caller holds the deadline, and removes
+/// [`partial`] when this fails or is cancelled.
 pub(crate) async fn fetch(link: &mut Link, target: &Path) -> Result<(u32, u64), HandBackError> {
-    let partial = target.with_extension("partial");
+    let partial = partial(target);
     let mut tree = Tree::create(&partial)?;
     let stream = link.open_stream();
     let request = GetTree {
@@ -110,7 +120,7 @@ impl Tree {
         if self.bytes > limit::RETURNED_BYTES {
             return Err(HandBackError::TooMuch);
         }
-        file.write_all(bytes).map_err(write_error(path))
+        leave_room(file).and_then(|()| file.write_all(bytes)).map_err(write_error(path))
     }
 }
 
@@ -118,8 +128,9 @@ impl Tree {
 fn relative(text: &str) -> Result<&Path, HandBackError> {
     let path = Path::new(text);
     let plain = path.components().all(|component| matches!(component, Component::Normal(_)));
-    let sane = plain && !text.is_empty() && text.len() <= 4096 && !text.contains('\0');
-    if sane { Ok(path) } else { Err(HandBackError::Path(text.chars().take(80).collect())) }
+    let shallow = path.components().count() <= MAX_DEPTH;
+    let sane = plain && shallow && !text.is_empty() && text.len() <= 4096 && !text.contains('\0');
+    if sane { Ok(path) } else { Err(HandBackError::Path(guest_words(text))) }
 }
 
 #[cfg(test)]

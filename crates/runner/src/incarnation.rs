@@ -158,8 +158,10 @@ impl<B: Backend> Incarnation<B> {
                     let Some(cause) = self.fall_back_cause(step, &stumble) else {
                         return Err(Some(stumbled(step, &stumble)));
                     };
-                    self.fall_back(cause).await;
-                    next = steps.iter().position(|step| *step == BootStep::LaunchVmm).unwrap_or(next);
+                    if !self.fall_back(cause).await {
+                        return Err(Some(stumbled(step, &stumble)));
+                    }
+                    next = steps.iter().position(|step| *step == BootStep::Disks).unwrap_or(next);
                 }
             }
         }
@@ -170,10 +172,11 @@ impl<B: Backend> Incarnation<B> {
     async fn walk(&mut self, step: BootStep) -> Result<(), Stumble> {
         self.hold(step, Edge::Before).await?;
         self.core.journal.step(step, StepPhase::Begin, None);
-        let made = tokio::select! {
-            biased;
-            interrupt = self.sources.next() => Err(Stumble::Interrupted(interrupt)),
-            made = self.core.make(step) => made,
+        let made = match self.make(step).await {
+            Err(Stumble::LinkBroke(cause)) => {
+                Err(Stumble::Interrupted(self.sources.explain(Interrupt::LinkLost(cause)).await))
+            }
+            made => made,
         };
         if let Some(events) = self.core.vmm_events.take() {
             self.sources.listen_to(Some(events));
@@ -186,6 +189,27 @@ impl<B: Backend> Incarnation<B> {
         self.hold(step, Edge::After).await
     }
 
+    /// Does the step, cut short by whatever ends the incarnation. Two are not cut short, for what they began
+    /// would go on without us; both have short deadlines, and what happened meanwhile is seen right after.
+    async fn make(&mut self, step: BootStep) -> Result<(), Stumble> {
+        match step {
+            // A VMM half launched is owned by nobody; a commit that was sent off is carried out.
+            BootStep::LaunchVmm | BootStep::Publish => self.core.make(step).await,
+            BootStep::Claim
+            | BootStep::RunDirectory
+            | BootStep::Disks
+            | BootStep::StartGuest
+            | BootStep::AgentHello
+            | BootStep::Certify
+            | BootStep::Inputs
+            | BootStep::StartProgram => tokio::select! {
+                biased;
+                interrupt = self.sources.next() => Err(Stumble::Interrupted(interrupt)),
+                made = self.core.make(step) => made,
+            },
+        }
+    }
+
     async fn hold(&mut self, step: BootStep, edge: Edge) -> Result<(), Stumble> {
         let passed = self.fault_point.pass(step, edge, &mut self.core.journal).await;
         passed.map_err(|error| Stumble::Failed(format!("the fault point: {error}")))
@@ -194,20 +218,27 @@ impl<B: Backend> Incarnation<B> {
     /// Why this stumble is answered with a cold boot, if it is: a restore went wrong and nobody wants an end.
     fn fall_back_cause(&self, step: BootStep, stumble: &Stumble) -> Option<String> {
         let restoring = matches!(self.core.intent.start, Start::Clone { .. })
-            && matches!(step, BootStep::LaunchVmm | BootStep::StartGuest | BootStep::AgentHello);
+            && matches!(
+                step,
+                BootStep::Disks | BootStep::LaunchVmm | BootStep::StartGuest | BootStep::AgentHello
+            );
         match stumble {
-            Stumble::Failed(error) if restoring => Some(error.clone()),
+            Stumble::Failed(error) | Stumble::LinkBroke(error) if restoring => Some(error.clone()),
             Stumble::Interrupted(Interrupt::Vmm(event)) if restoring => Some(format!("{event:?}")),
-            Stumble::Failed(_) | Stumble::Interrupted(_) | Stumble::NotOurs => None,
+            Stumble::Interrupted(Interrupt::LinkLost(error)) if restoring => Some(error.clone()),
+            Stumble::Failed(_) | Stumble::LinkBroke(_) | Stumble::Interrupted(_) | Stumble::NotOurs => None,
         }
     }
 
-    async fn fall_back(&mut self, cause: String) {
+    /// Undoes the clone and makes the next attempt a cold boot. `false` when the clone's VMM would not die: a
+    /// second one must not run beside it.
+    async fn fall_back(&mut self, cause: String) -> bool {
         self.core.journal.note(JournalEntry::FellBack { cause: cause.clone() });
         self.sources.listen_to(None);
-        self.core.undo_back_to(BootStep::LaunchVmm).await;
+        let undone = self.core.undo_back_to(BootStep::Disks).await;
         self.core.intent.start = Start::Boot;
         self.core.fell_back = Some(cause);
+        undone
     }
 
     async fn work(&mut self) -> Ending {
@@ -253,9 +284,10 @@ impl<B: Backend> Incarnation<B> {
 }
 
 fn stumbled(step: BootStep, stumble: &Stumble) -> Ending {
-    let phase = if step > BootStep::Publish { Phase::Running } else { Phase::Booting(step) };
+    let phase = Phase::of_step(step);
     match stumble {
         Stumble::Failed(error) => Ending::step_failed(step, error.clone()),
+        Stumble::LinkBroke(error) => interrupted(phase, &Interrupt::LinkLost(error.clone())),
         Stumble::Interrupted(interrupt) => interrupted(phase, interrupt),
         Stumble::NotOurs => Ending::step_failed(step, "the row is owned by another".to_owned()),
     }

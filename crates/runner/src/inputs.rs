@@ -1,7 +1,7 @@
 //! Puts the program's files into the guest, before the incarnation is published.
 //!
-//! The files lie in the evidence directory, checked by whoever accepted the request. Symbolic links in there
-//! stay inside the tree (that was checked too) and are sent as what they lead to.
+//! The files lie in the evidence directory, checked and flattened by whoever accepted the request: there is
+//! nothing in there but directories and regular files.
 
 use crate::link::{BACKLOG, Link, LinkError};
 use outlast_wire::guest::{FileData, GuestMessage, HostMessage, MAX_CHUNK, MakeDirectory, PutFile};

@@ -8,11 +8,11 @@ use crate::arguments::Order;
 use outlast_machine::cgroup::{CgroupError, Hierarchy, IncarnationCgroup};
 use outlast_machine::namespace::{self, NamespaceError};
 use outlast_machine::process::{self, ProcessError};
+use outlast_machine::sys;
 use outlast_model::timeout;
-use rustix::io::FdFlags;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use thiserror::Error;
@@ -68,10 +68,10 @@ fn adopt(cgroup: &IncarnationCgroup, mut runner: Child) -> Result<(), LaunchErro
 }
 
 fn start_runner(order: &Order) -> Result<Child, LaunchError> {
-    let (read, write) = pipe().map_err(LaunchError::Pipe)?;
+    let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    let (read, write) = pipe.map_err(|errno| LaunchError::Pipe(errno.into()))?;
     namespace::unshare_for_runner().map_err(LaunchError::Namespace)?;
-    let child = spawn(order, &read).map_err(LaunchError::Spawn)?;
-    drop(read);
+    let child = spawn(order, read).map_err(LaunchError::Spawn)?;
     // A child that died already gives an error here, and end of file to nobody.
     let identity = process::identity_of(child.id()).map_err(LaunchError::Identity)?;
     let mut line = serde_json::to_vec(&identity).expect("an identity is plain data");
@@ -80,14 +80,7 @@ fn start_runner(order: &Order) -> Result<Child, LaunchError> {
     Ok(child)
 }
 
-/// The read end is inherited by the runner, the write end is not.
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    rustix::io::fcntl_setfd(read.as_fd(), FdFlags::empty())?;
-    Ok((read, write))
-}
-
-fn spawn(order: &Order, identity: &OwnedFd) -> io::Result<Child> {
+fn spawn(order: &Order, identity: OwnedFd) -> io::Result<Child> {
     // The very file this is, even if an upgrade has replaced it meanwhile.
     let mut command = Command::new("/proc/self/exe");
     command
@@ -111,5 +104,6 @@ fn spawn(order: &Order, identity: &OwnedFd) -> io::Result<Child> {
     if let Some(backtrace) = std::env::var_os("RUST_BACKTRACE") {
         command.env("RUST_BACKTRACE", backtrace);
     }
+    sys::inherit(&mut command, vec![identity]);
     command.spawn()
 }

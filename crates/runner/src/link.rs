@@ -7,7 +7,7 @@
 use outlast_model::timeout;
 use outlast_wire::guest::{
     self, FrameDecoder, FrameError, GuestFrame, GuestMessage, Hello, HelloAck, HostFrame, HostMessage,
-    MAX_CHUNK, PROTOCOL, Refused,
+    MAX_CHUNK, PROTOCOL, Refused, guest_words,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
@@ -60,6 +60,18 @@ pub(crate) enum LinkError {
     /// The host's random generator failed.
     #[error("cannot draw random bytes")]
     Random(#[source] rustix::io::Errno),
+}
+
+impl LinkError {
+    /// Whether the connection itself broke, which usually has a reason that the VMM can name.
+    pub(crate) const fn is_broken(&self) -> bool {
+        matches!(self, Self::Closed | Self::Io(_))
+    }
+
+    /// Whether the agent itself said no: then what was asked did not happen.
+    pub(crate) const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
 }
 
 fn errno_text(errno: i32) -> String {
@@ -168,7 +180,10 @@ impl Link {
         let limit = timeout::AGENT_REQUEST;
         let answered = tokio::time::timeout(limit, self.next_on(stream)).await;
         match answered.map_err(|_| LinkError::TimedOut { request: name, limit })?? {
-            GuestMessage::Refused(refused) => Err(LinkError::Refused(refused)),
+            GuestMessage::Refused(Refused { operation, errno, cause }) => {
+                let (operation, cause) = (guest_words(&operation), guest_words(&cause));
+                Err(LinkError::Refused(Refused { operation, errno, cause }))
+            }
             message => Ok(message),
         }
     }

@@ -5,7 +5,7 @@
 
 use crate::clock;
 use outlast_model::{Memory, limit};
-use outlast_wire::output_log::{MAGIC, Record, Stream};
+use outlast_wire::output_log::{HEADER, MAGIC, Record, Stream};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -22,6 +22,10 @@ pub(crate) struct OutputLog {
     dropped: u64,
     unchecked: u64,
 }
+
+/// Records shorter than this are charged with their header, in bytes. The agent sends what it reads from a
+/// pipe, so an ordinary program has few of them.
+const SMALL: usize = 16;
 
 /// After this much more output the free space of the disk is looked at again, in bytes.
 const LOOK_EVERY: u64 = 1024 * 1024;
@@ -62,7 +66,9 @@ impl OutputLog {
             bytes: bytes[..kept].to_vec(),
         };
         *offset += kept as u64;
-        self.room -= kept as u64;
+        // A guest that writes byte by byte must not make the log many times larger than its limit.
+        let charged = if kept < SMALL { (kept + HEADER) as u64 } else { kept as u64 };
+        self.room = self.room.saturating_sub(charged);
         self.write(&record)
     }
 
@@ -84,13 +90,7 @@ impl OutputLog {
             return Ok(());
         }
         self.unchecked = 0;
-        let disk = rustix::fs::fstatvfs(&self.file)?;
-        if disk.f_bavail.saturating_mul(disk.f_frsize) < limit::OUTPUT_RESERVE {
-            let left = limit::OUTPUT_RESERVE / Memory::MIB;
-            let full = format!("less than {left} MiB of space is left on its disk");
-            return Err(io::Error::new(io::ErrorKind::StorageFull, full));
-        }
-        Ok(())
+        leave_room(&self.file)
     }
 
     fn write(&mut self, record: &Record) -> io::Result<()> {
@@ -100,6 +100,17 @@ impl OutputLog {
         self.length += bytes.len() as u64;
         Ok(())
     }
+}
+
+/// Refuses to go on when a file's disk has no space left but what the outcome needs.
+pub(crate) fn leave_room(file: &File) -> io::Result<()> {
+    let disk = rustix::fs::fstatvfs(file)?;
+    if disk.f_bavail.saturating_mul(disk.f_frsize) < limit::OUTPUT_RESERVE {
+        let least = limit::OUTPUT_RESERVE / Memory::MIB;
+        let full = format!("less than {least} MiB of space is left on its disk");
+        return Err(io::Error::new(io::ErrorKind::StorageFull, full));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -117,12 +128,12 @@ mod tests {
     fn output_over_the_limit_is_counted_and_marked_once_at_the_end() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("output.log");
-        let mut log = OutputLog::create(&path, 5).unwrap();
-        log.append(Stream::Stdout, b"abc").unwrap();
-        log.append(Stream::Stderr, b"defg").unwrap();
+        let mut log = OutputLog::create(&path, 50).unwrap();
+        log.append(Stream::Stdout, &[b'a'; 30]).unwrap();
+        log.append(Stream::Stderr, &[b'b'; 40]).unwrap();
         log.append(Stream::Stdout, b"h").unwrap();
         let (length, dropped) = log.finish().unwrap();
-        assert_eq!(dropped, 3);
+        assert_eq!(dropped, 21);
         assert_eq!(length, std::fs::metadata(&path).unwrap().len());
         let kept: Vec<_> = records(&path)
             .into_iter()
@@ -132,11 +143,24 @@ mod tests {
             })
             .collect();
         let expected = vec![
-            (Some(Stream::Stdout), 0, b"abc".to_vec()),
-            (Some(Stream::Stderr), 0, b"de".to_vec()),
-            (None, 3, Vec::new()),
+            (Some(Stream::Stdout), 0, vec![b'a'; 30]),
+            (Some(Stream::Stderr), 0, vec![b'b'; 20]),
+            (None, 21, Vec::new()),
         ];
         assert_eq!(kept, expected);
+    }
+
+    #[test]
+    fn output_byte_by_byte_cannot_make_the_log_much_larger_than_its_limit() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("output.log");
+        let mut log = OutputLog::create(&path, 1000).unwrap();
+        for _ in 0..2000 {
+            log.append(Stream::Stdout, b"x").unwrap();
+        }
+        let (length, dropped) = log.finish().unwrap();
+        assert!(length < 1200, "{length}");
+        assert!(dropped > 1900, "{dropped}");
     }
 
     #[test]

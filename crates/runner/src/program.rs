@@ -10,7 +10,9 @@ use crate::handback;
 use crate::link::{BACKLOG, Link, LinkError};
 use crate::output::OutputLog;
 use outlast_model::timeout;
-use outlast_wire::guest::{Exec, Exited, GuestMessage, HostMessage, MAX_CHUNK, Output, Refused, StdinData};
+use outlast_wire::guest::{
+    Exec, Exited, GuestMessage, HostMessage, MAX_CHUNK, Output, Refused, StdinData, guest_words,
+};
 use outlast_wire::intent::Program;
 use outlast_wire::output_log::Stream;
 use std::fs::File;
@@ -29,6 +31,16 @@ pub(crate) enum StartError {
     /// Its standard input.
     #[error("cannot read the program's standard input")]
     Stdin(#[source] io::Error),
+}
+
+impl StartError {
+    /// Whether the program surely did not run: the agent refused it, or it was never sent.
+    pub(crate) const fn never_ran(&self) -> bool {
+        match self {
+            Self::Link(error) => error.is_refusal() || matches!(error, LinkError::Frame(_)),
+            Self::Stdin(_) => true,
+        }
+    }
 }
 
 /// A program that runs in the guest.
@@ -93,7 +105,8 @@ impl Running {
     ) -> Ended {
         loop {
             if let Err(error) = self.feed_stdin(link) {
-                tracing::debug!(%error, "the program's standard input");
+                let interrupt = Interrupt::InputNotGiven(crate::boot::chain(&error));
+                return self.ended(decision::interrupted(Phase::Running, &interrupt), false);
             }
             let interrupt = tokio::select! {
                 // Order matters: a guest that floods the link must not outshout a deadline or a kill.
@@ -127,7 +140,11 @@ impl Running {
             }
             GuestMessage::Exited(exited) => Heard::End(exited),
             GuestMessage::Refused(Refused { operation, cause, .. }) => {
-                let cause = format!("the agent gave the program up: {operation}: {cause}");
+                let cause = format!(
+                    "the agent gave the program up: {}: {}",
+                    guest_words(&operation),
+                    guest_words(&cause)
+                );
                 Heard::Interrupt(Interrupt::LinkLost(cause))
             }
             // Nothing else belongs on a program's stream; a hostile guest may say it all the same.
@@ -140,8 +157,8 @@ impl Running {
         while self.credit > 0 && link.backlog() < BACKLOG {
             let Some(file) = &mut self.stdin else { return Ok(()) };
             let mut data = vec![0; MAX_CHUNK.min(self.credit)];
-            // A file that cannot be read any further ends there; the program sees end of file.
-            let count = file.read(&mut data).unwrap_or(0);
+            // A file that cannot be read any further must not look like one that ends there.
+            let count = file.read(&mut data).map_err(StartError::Stdin)?;
             data.truncate(count);
             self.credit -= count;
             let last = count == 0;
@@ -173,13 +190,19 @@ fn keep(output: &Output, log: &mut OutputLog) -> Heard {
 /// Returns a sentence for the journal.
 pub(crate) async fn fetch_outputs(link: &mut Link, sources: &mut Sources, target: &Path) -> String {
     sources.set_deadline(Instant::now() + timeout::OUTPUTS);
-    tokio::select! {
+    let failure = tokio::select! {
         biased;
-        interrupt = sources.next() => format!("not handed back: {interrupt:?}"),
+        interrupt = sources.next() => format!("{interrupt:?}"),
         fetched = handback::fetch(link, target) => match fetched {
-            Ok((files, bytes)) => format!("handed back {files} files, {bytes} bytes"),
-            Err(error) => format!("not handed back: {error}"),
+            Ok((files, bytes)) => return format!("handed back {files} files, {bytes} bytes"),
+            Err(error) => crate::boot::chain(&error),
         },
+    };
+    match std::fs::remove_dir_all(handback::partial(target)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            format!("not handed back: {failure}; and what had come could not be removed: {error}")
+        }
+        Ok(()) | Err(_) => format!("not handed back: {failure}"),
     }
 }
 

@@ -7,6 +7,7 @@
 //! The memory needs no saving: it has been a shared file all along. The device state goes beside it. Syncing,
 //! hashing and publishing are the business of whoever asked.
 
+use crate::boot::chain;
 use crate::decision::{Ending, Phase, interrupted};
 use crate::event::Sources;
 use crate::journal::Journal;
@@ -108,11 +109,6 @@ fn phase(journal: &mut Journal, name: &str) {
 }
 
 fn failed(error: &TemplateError) -> Ending {
-    let mut sentence = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        sentence = format!("{sentence}: {cause}");
-        source = cause.source();
-    }
+    let sentence = chain(error);
     Ending::new(Outcome::Lost { cause: sentence.clone() }, DeathCause::BootFailed, sentence)
 }

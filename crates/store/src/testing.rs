@@ -90,6 +90,8 @@ pub(crate) fn intent(purpose: Purpose) -> Intent {
         hold: None,
         fell_back: None,
         requested_unix_ns: 1,
+        requested_boot_id: None,
+        requested_monotonic_ns: None,
     }
 }
 

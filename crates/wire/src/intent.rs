@@ -31,6 +31,12 @@ pub struct Intent {
     pub fell_back: Option<String>,
     /// Wall clock when the request was accepted, in nanoseconds since the Unix epoch.
     pub requested_unix_ns: u64,
+    /// The boot of the host in which it was accepted; absent in intents of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_boot_id: Option<String>,
+    /// CLOCK_BOOTTIME when it was accepted, in nanoseconds: good for durations within that boot only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_monotonic_ns: Option<u64>,
 }
 
 /// What an incarnation is for.

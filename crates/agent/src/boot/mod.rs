@@ -67,6 +67,7 @@ pub(crate) fn boot() -> Result<Uevents, BootError> {
         root::switch_to(&disk)?;
     }
     mounts::rest();
+    mounts::workplaces();
     protection::of_the_agent()?;
     protection::of_the_kernel();
     prepare();

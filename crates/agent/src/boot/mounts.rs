@@ -7,7 +7,9 @@ use crate::program::CGROUP_TREE;
 use rustix::fs::{CWD, Mode};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// One file system to mount.
@@ -71,6 +73,9 @@ pub(super) fn move_kernel_file_systems(new_root: &Path) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Where the image keeps the directories that programs work in.
+const WORKPLACES: &str = "/outlast";
+
 /// Mounts what programs expect. A guest without one of these still answers, so failures are only told.
 pub(super) fn rest() {
     for wanted in &REST {
@@ -83,6 +88,27 @@ pub(super) fn rest() {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => console::say(&format!("link {link}: {errno}")),
         }
+    }
+}
+
+/// Puts every directory below /outlast on a tmpfs of its own, owned as in the image. They would be writable
+/// without, but files going through the overlay cost a fresh clone about fifteen milliseconds more.
+pub(super) fn workplaces() {
+    let Ok(entries) = std::fs::read_dir(WORKPLACES) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        match entry.metadata() {
+            Ok(like) if like.is_dir() => workplace(&entry.path(), &like),
+            Ok(_) => {}
+            Err(error) => console::say_error("look into /outlast", &error),
+        }
+    }
+}
+
+fn workplace(path: &Path, like: &Metadata) {
+    let mode = like.mode() & 0o7777;
+    let options = format!("mode={mode:o},uid={},gid={},size=50%", like.uid(), like.gid());
+    if let Err(errno) = mount("tmpfs", path, "tmpfs", SAFE, CString::new(options).ok().as_deref()) {
+        console::say(&format!("mount {}: {errno}", path.display()));
     }
 }
 

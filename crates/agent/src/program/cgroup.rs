@@ -6,7 +6,7 @@
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::Pid;
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -52,10 +52,56 @@ pub(crate) struct Limits {
     pub(crate) pids_max: u32,
 }
 
-/// A program's cgroup.
-pub(crate) struct Cgroup {
+/// A directory of the tree.
+struct Directory {
     path: PathBuf,
-    directory: OwnedFd,
+    fd: OwnedFd,
+}
+
+impl Directory {
+    fn open(path: PathBuf) -> Result<Self, CgroupError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(&path, flags, Mode::empty())
+            .map_err(|source| CgroupError::File("directory", source))?;
+        Ok(Self { path, fd })
+    }
+
+    fn file(&self, name: &'static str, flags: OFlags) -> Result<Knob, CgroupError> {
+        rustix::fs::openat(&self.fd, name, flags | OFlags::CLOEXEC, Mode::empty())
+            .map(|fd| Knob { name, fd })
+            .map_err(|source| CgroupError::File(name, source))
+    }
+
+    fn write(&self, name: &'static str, text: &str) -> Result<(), CgroupError> {
+        self.file(name, OFlags::WRONLY)?.write(text)
+    }
+}
+
+/// An open file of a cgroup.
+struct Knob {
+    name: &'static str,
+    fd: OwnedFd,
+}
+
+impl Knob {
+    fn write(&self, text: &str) -> Result<(), CgroupError> {
+        let written = rustix::io::pwrite(&self.fd, text.as_bytes(), 0);
+        written.map(drop).map_err(|source| CgroupError::File(self.name, source))
+    }
+
+    fn read(&self) -> Result<String, CgroupError> {
+        read(&self.fd, self.name)
+    }
+}
+
+/// A program's cgroup. Its files are opened when it is made, which is ahead of its need.
+pub(crate) struct Cgroup {
+    directory: Directory,
+    memory_max: Knob,
+    pids_max: Knob,
+    kill: Knob,
+    events: Knob,
+    memory_events: Knob,
 }
 
 impl Cgroup {
@@ -64,7 +110,7 @@ impl Cgroup {
         let path = parent.join(name);
         rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755))
             .map_err(|source| CgroupError::Make(path.clone(), source))?;
-        let made = Self::open(path.clone()).and_then(|cgroup| cgroup.set_up().map(|()| cgroup));
+        let made = Self::open(path.clone());
         if made.is_err() {
             // It is empty: nothing was started in it. The first error is the one worth telling.
             let _ = rustix::fs::rmdir(&path);
@@ -73,68 +119,59 @@ impl Cgroup {
     }
 
     fn open(path: PathBuf) -> Result<Self, CgroupError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(&path, flags, Mode::empty())
-            .map_err(|source| CgroupError::File("directory", source))?;
-        Ok(Self { path, directory })
-    }
-
-    fn set_up(&self) -> Result<(), CgroupError> {
-        self.write("memory.oom.group", "1")?;
-        match self.write("memory.swap.max", "0") {
+        let directory = Directory::open(path)?;
+        directory.write("memory.oom.group", "1")?;
+        match directory.write("memory.swap.max", "0") {
             // Kernels without swap do not have the file, and nothing to limit either.
-            Err(CgroupError::File(_, Errno::NOENT)) => Ok(()),
-            result => result,
+            Ok(()) | Err(CgroupError::File(_, Errno::NOENT)) => {}
+            Err(error) => return Err(error),
         }
+        Ok(Self {
+            memory_max: directory.file("memory.max", OFlags::WRONLY)?,
+            pids_max: directory.file("pids.max", OFlags::WRONLY)?,
+            kill: directory.file("cgroup.kill", OFlags::WRONLY)?,
+            events: directory.file("cgroup.events", OFlags::RDONLY)?,
+            memory_events: directory.file("memory.events", OFlags::RDONLY)?,
+            directory,
+        })
     }
 
     fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
-        self.write("memory.max", &limits.memory_max.to_string())?;
-        self.write("pids.max", &limits.pids_max.to_string())
+        self.memory_max.write(&limits.memory_max.to_string())?;
+        self.pids_max.write(&limits.pids_max.to_string())
     }
 
     fn kill(&self) -> Result<(), CgroupError> {
-        match self.write("cgroup.kill", "1") {
+        match self.kill.write("1") {
             // Removed already, so nothing lives in it.
-            Err(CgroupError::File(_, Errno::NOENT | Errno::NODEV)) => Ok(()),
+            Err(CgroupError::File(_, Errno::NODEV)) => Ok(()),
             result => result,
         }
     }
 
     fn populated(&self) -> Result<bool, CgroupError> {
-        let events = read(self.file("cgroup.events", OFlags::RDONLY)?, "cgroup.events")?;
-        populated_in(&events)
+        populated_in(&self.events.read()?)
     }
 
     /// Whether the kernel's OOM killer has killed anything in it.
     fn out_of_memory(&self) -> Result<bool, CgroupError> {
-        let events = read(self.file("memory.events", OFlags::RDONLY)?, "memory.events")?;
-        out_of_memory_in(&events)
+        out_of_memory_in(&self.memory_events.read()?)
     }
 
     /// Waits until no process in it lives. The kernel wakes readers of cgroup.events (as a priority event)
     /// when that changes, at most once in ten milliseconds; the state itself is always current.
     async fn empty(&self) -> Result<(), CgroupError> {
-        const FILE: &str = "cgroup.events";
-        let file = self.file(FILE, OFlags::RDONLY)?;
+        let name = self.events.name;
         let lift = |error: std::io::Error| {
-            CgroupError::File(FILE, Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            CgroupError::File(name, Errno::from_io_error(&error).unwrap_or(Errno::IO))
         };
-        let watch = crate::sys::watch::watch(file, Interest::PRIORITY).map_err(lift)?;
-        while populated_in(&read(watch.get_ref().as_fd(), FILE)?)? {
+        let copy =
+            fcntl_dupfd_cloexec(&self.events.fd, 0).map_err(|source| CgroupError::File(name, source))?;
+        let watch = crate::sys::watch::watch(copy, Interest::PRIORITY).map_err(lift)?;
+        while self.populated()? {
             watch.ready(Interest::PRIORITY).await.map_err(lift)?.clear_ready();
         }
         Ok(())
-    }
-
-    fn write(&self, file: &'static str, text: &str) -> Result<(), CgroupError> {
-        let fd = self.file(file, OFlags::WRONLY)?;
-        rustix::io::write(fd, text.as_bytes()).map(drop).map_err(|source| CgroupError::File(file, source))
-    }
-
-    fn file(&self, file: &'static str, flags: OFlags) -> Result<OwnedFd, CgroupError> {
-        rustix::fs::openat(&self.directory, file, flags | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|source| CgroupError::File(file, source))
     }
 }
 
@@ -220,7 +257,7 @@ impl Groups {
         let cgroup = spare.map_or_else(|| self.fresh(), Ok)?;
         let limited = cgroup.limit(limits);
         if limited.is_err() {
-            let _ = rustix::fs::rmdir(&cgroup.path);
+            let _ = rustix::fs::rmdir(&cgroup.directory.path);
         }
         limited.map(|()| cgroup)
     }
@@ -236,7 +273,7 @@ impl Group {
     #[cfg_attr(not(test), expect(clippy::unnecessary_wraps, reason = "in tests there is none"))]
     pub(super) fn directory(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Self::Cgroup(cgroup) => Some(cgroup.directory.as_fd()),
+            Self::Cgroup(cgroup) => Some(cgroup.directory.fd.as_fd()),
             #[cfg(test)]
             Self::ProcessGroup(_) => None,
         }
@@ -297,8 +334,8 @@ impl Group {
     pub(super) fn remove(&self) {
         match self {
             Self::Cgroup(cgroup) => {
-                if let Err(errno) = rustix::fs::rmdir(&cgroup.path) {
-                    crate::console::say(&format!("remove {}: {errno}", cgroup.path.display()));
+                if let Err(errno) = rustix::fs::rmdir(&cgroup.directory.path) {
+                    crate::console::say(&format!("remove {}: {errno}", cgroup.directory.path.display()));
                 }
             }
             #[cfg(test)]
@@ -314,21 +351,20 @@ impl Group {
 /// # Errors
 /// [`CgroupError`] when memory or pids cannot be limited: no program may be started then.
 pub(crate) fn prepare_cgroups() -> Result<(), CgroupError> {
-    let root = Cgroup::open(PathBuf::from(TREE))?;
+    let root = Directory::open(PathBuf::from(TREE))?;
     // A kernel without the controller answers EINVAL; programs then compete with the agent one by one.
     let _ = root.write("cgroup.subtree_control", "+cpu");
     root.write("cgroup.subtree_control", "+memory +pids")?;
-    match rustix::fs::mkdirat(&root.directory, "outlast", Mode::from_raw_mode(0o755)) {
+    match rustix::fs::mkdirat(&root.fd, "outlast", Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(source) => return Err(CgroupError::Make(PathBuf::from(PARENT), source)),
     }
-    Cgroup::open(PathBuf::from(PARENT))?.write("cgroup.subtree_control", "+memory +pids")
+    Directory::open(PathBuf::from(PARENT))?.write("cgroup.subtree_control", "+memory +pids")
 }
 
 /// Kills every program of the guest, of whatever connection.
 pub(crate) fn kill_all_programs() -> Result<(), CgroupError> {
-    let all = Cgroup::open(PathBuf::from(PARENT))?;
-    all.kill()
+    Directory::open(PathBuf::from(PARENT))?.write("cgroup.kill", "1")
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use cgroup::{CgroupError, Group, Limits};
 use lookup::BadRequest;
 use outlast_wire::guest::{Exec, INITIAL_CREDIT, StdinData};
 use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use std::cell::Cell;
@@ -84,9 +85,24 @@ impl Reason for StartError {
 /// What starting a program needs besides its request.
 pub(crate) struct Site {
     /// Collects exit statuses.
-    pub(crate) reaper: Rc<Reaper>,
+    reaper: Rc<Reaper>,
     /// Makes the groups that keep programs together.
-    pub(crate) groups: Rc<Groups>,
+    groups: Rc<Groups>,
+    /// /dev/null, for programs whose standard input is not fed.
+    null: OwnedFd,
+}
+
+impl Site {
+    /// Opens what every start needs.
+    pub(crate) fn new(reaper: Rc<Reaper>, groups: Rc<Groups>) -> Result<Self, Errno> {
+        let null = rustix::fs::open(c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { reaper, groups, null })
+    }
+
+    /// Makes ready what the next start will need, if it is not.
+    pub(crate) fn prepare(&self) {
+        self.groups.prepare_one();
+    }
 }
 
 /// A session's hold on a program that was started. Dropping it does not end the program; [`Self::kill`] does.
@@ -156,7 +172,7 @@ fn start_in(
     group: &Rc<Group>,
     site: &Site,
 ) -> Result<(Handle, Running), StartError> {
-    let (pipes, ends) = Pipes::new(request.stdin).map_err(StartError::Streams)?;
+    let (pipes, ends) = Pipes::new(request.stdin, &site.null).map_err(StartError::Streams)?;
     let started = Instant::now();
     let child = spawn::spawn(plan, ends, group.directory()).map_err(StartError::Clone)?;
     group.has_leader(child.pid);

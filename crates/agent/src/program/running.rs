@@ -21,6 +21,10 @@ use tokio::task::JoinHandle;
 /// Only a process in uninterruptible sleep takes longer than the time to free its memory.
 const CLEAR_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long after its end a program's group is removed and the next one made. Together that takes about as
+/// long as a short program runs, and much longer in a fresh clone, where nobody will need the next one.
+const TIDY_AFTER: Duration = Duration::from_millis(50);
+
 /// A started program; see [`super::start`].
 pub(crate) struct Running {
     pub(super) pid: Pid,
@@ -55,8 +59,8 @@ impl Running {
             }
         };
         let _ = out.send(&last).await;
-        // Clearing up takes about as long as a short program runs; the answer goes first.
-        out.drained().await;
+        // Whatever the host asks for next goes first; whoever ends the conversation does not wait.
+        let _ = tokio::time::timeout(TIDY_AFTER, out.gone()).await;
         self.group.remove();
         self.groups.prepare_one();
     }

@@ -4,8 +4,7 @@
 use crate::session::{Gone, Outlet};
 use outlast_wire::guest::{Credit, GuestMessage, MAX_CHUNK, Output, StdinData};
 use rustix::fd::OwnedFd;
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -23,16 +22,15 @@ pub(super) struct Pipes {
 }
 
 impl Pipes {
-    /// Makes them, and the three ends for the program. Without `stdin` the program reads /dev/null.
-    pub(super) fn new(stdin: bool) -> Result<(Self, [OwnedFd; 3]), Errno> {
+    /// Makes them, and the three ends for the program. Without `stdin` the program reads `null`.
+    pub(super) fn new(stdin: bool, null: &OwnedFd) -> Result<(Self, [OwnedFd; 3]), Errno> {
         let (stdout, out) = pipe_with(PipeFlags::CLOEXEC)?;
         let (stderr, err) = pipe_with(PipeFlags::CLOEXEC)?;
         let (input, feed) = if stdin {
             let (input, feed) = pipe_with(PipeFlags::CLOEXEC)?;
             (input, Some(Sender::from_owned_fd(feed).map_err(|error| errno(&error))?))
         } else {
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            (rustix::fs::open(c"/dev/null", flags, Mode::empty())?, None)
+            (fcntl_dupfd_cloexec(null, 0)?, None)
         };
         let pipes = Self { stdin: feed, stdout: Pump::new(1, stdout)?, stderr: Pump::new(2, stderr)? };
         Ok((pipes, [input, out, err]))

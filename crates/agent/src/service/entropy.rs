@@ -4,6 +4,7 @@
 use crate::refusal::Reason;
 use crate::sys::entropy::{MAX_ENTROPY, add_and_reseed};
 use outlast_wire::guest::{Reseed, Reseeded};
+use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use thiserror::Error;
@@ -18,9 +19,6 @@ pub(crate) enum ReseedError {
     /// Too little or too much.
     #[error("{0} bytes of entropy, {MIN_ENTROPY} to {MAX_ENTROPY} allowed")]
     Length(usize),
-    /// /dev/random cannot be opened.
-    #[error("open /dev/random")]
-    Open(#[source] Errno),
     /// The kernel did not take it.
     #[error("add entropy and reseed")]
     Reseed(#[source] Errno),
@@ -30,21 +28,29 @@ impl Reason for ReseedError {
     fn errno(&self) -> i32 {
         match self {
             Self::Length(_) => Errno::INVAL.raw_os_error(),
-            Self::Open(source) | Self::Reseed(source) => source.raw_os_error(),
+            Self::Reseed(source) => source.raw_os_error(),
         }
     }
 }
 
-/// Adds the entropy, credits it, and makes the generator use it from now on.
-pub(crate) fn reseed(request: &Reseed) -> Result<Reseeded, ReseedError> {
-    let length = request.entropy.len();
-    if !(MIN_ENTROPY..=MAX_ENTROPY).contains(&length) {
-        return Err(ReseedError::Length(length));
+/// The way to the guest's generator, open from boot on: a fresh clone has other things to do than to find files.
+pub(crate) struct Generator(OwnedFd);
+
+impl Generator {
+    /// Opens it.
+    pub(crate) fn open() -> Result<Self, Errno> {
+        rustix::fs::open(c"/dev/random", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map(Self)
     }
-    let random = rustix::fs::open(c"/dev/random", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .map_err(ReseedError::Open)?;
-    add_and_reseed(&random, &request.entropy).map_err(ReseedError::Reseed)?;
-    Ok(Reseeded {})
+
+    /// Adds the entropy, credits it, and makes the generator use it from now on.
+    pub(crate) fn reseed(&self, request: &Reseed) -> Result<Reseeded, ReseedError> {
+        let length = request.entropy.len();
+        if !(MIN_ENTROPY..=MAX_ENTROPY).contains(&length) {
+            return Err(ReseedError::Length(length));
+        }
+        add_and_reseed(&self.0, &request.entropy).map_err(ReseedError::Reseed)?;
+        Ok(Reseeded {})
+    }
 }
 
 #[cfg(test)]
@@ -53,8 +59,9 @@ mod tests {
 
     #[test]
     fn too_little_or_too_much_entropy_is_refused() {
+        let generator = Generator(rustix::fs::open(c"/dev/null", OFlags::RDONLY, Mode::empty()).unwrap());
         for length in [0, MIN_ENTROPY - 1, MAX_ENTROPY + 1] {
-            let refused = reseed(&Reseed { entropy: vec![1; length] });
+            let refused = generator.reseed(&Reseed { entropy: vec![1; length] });
             assert_eq!(refused, Err(ReseedError::Length(length)));
         }
     }

@@ -1,16 +1,26 @@
 //! Who the guest is: host name, machine id, addresses. Set in the kernel and in the files programs read, then
 //! read back, because the host believes only what was read back.
+//!
+//! A fresh clone does this before anything else, with every page and every emulated instruction cold. So what
+//! can be done at boot is done at boot, and comes along in the template: the files are made and stay open, and
+//! the addresses are known and asked for again only when the kernel has announced a change.
 
 use crate::refusal::Reason;
 use crate::sys::interfaces;
 use outlast_wire::guest::{Identity, SetIdentity};
+use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// Longest host name, in bytes (RFC 1123: one label).
 const MAX_LABEL: usize = 63;
+
+/// The address that Debian gives a machine's own name in /etc/hosts.
+const OWN_ADDRESS: &str = "127.0.1.1";
 
 /// The guest is not who it should be.
 #[derive(Debug, Error)]
@@ -25,13 +35,13 @@ pub(crate) enum IdentityError {
     /// sethostname.
     #[error("set the host name")]
     SetHostName(#[source] Errno),
-    /// A file below /etc.
+    /// A file below /etc cannot be made.
+    #[error("make {0}")]
+    Make(PathBuf, #[source] std::io::Error),
+    /// It cannot be written or read back.
     #[error("write {0}")]
-    Write(PathBuf, #[source] std::io::Error),
-    /// Reading the machine id back.
-    #[error("read {0}")]
-    Read(PathBuf, #[source] std::io::Error),
-    /// Listing the addresses.
+    Write(PathBuf, #[source] Errno),
+    /// Listening to or listing the addresses.
     #[error("list addresses")]
     Addresses(#[source] Errno),
 }
@@ -40,8 +50,10 @@ impl Reason for IdentityError {
     fn errno(&self) -> i32 {
         match self {
             Self::HostName(_) | Self::MachineId(_) => Errno::INVAL.raw_os_error(),
-            Self::SetHostName(source) | Self::Addresses(source) => source.raw_os_error(),
-            Self::Write(_, source) | Self::Read(_, source) => source.raw_os_error().unwrap_or(0),
+            Self::SetHostName(source) | Self::Addresses(source) | Self::Write(_, source) => {
+                source.raw_os_error()
+            }
+            Self::Make(_, source) => source.raw_os_error().unwrap_or(0),
         }
     }
 }
@@ -64,12 +76,51 @@ impl Facts {
     }
 }
 
-/// Becomes that machine, and tells who it is now.
-pub(crate) fn set_identity(request: &SetIdentity) -> Result<Identity, IdentityError> {
-    check(request)?;
-    rustix::system::sethostname(request.host_name.as_bytes()).map_err(IdentityError::SetHostName)?;
-    write_files(Path::new("/etc"), request)?;
-    read_back(Path::new("/etc"))
+/// Where the guest's identity is written down.
+pub(crate) struct Nameplate {
+    machine_id: Entry,
+    host_name: Entry,
+    hosts: Entry,
+    /// The lines of the hosts file that are not about this machine's own name.
+    other_hosts: String,
+    addresses: Addresses,
+}
+
+impl Nameplate {
+    /// Makes the files in `etc`, which name nobody yet, and begins to follow the addresses.
+    pub(crate) fn put_up(etc: &Path) -> Result<Self, IdentityError> {
+        let hosts = std::fs::read_to_string(etc.join("hosts")).unwrap_or_default();
+        Ok(Self {
+            machine_id: Entry::make(etc, "machine-id", b"")?,
+            host_name: Entry::make(etc, "hostname", b"")?,
+            hosts: Entry::make(etc, "hosts", hosts.as_bytes())?,
+            other_hosts: others_in(&hosts),
+            addresses: Addresses::follow().map_err(IdentityError::Addresses)?,
+        })
+    }
+
+    /// Becomes that machine, and tells who it is now.
+    pub(crate) fn set(&mut self, request: &SetIdentity) -> Result<Identity, IdentityError> {
+        check(request)?;
+        rustix::system::sethostname(request.host_name.as_bytes()).map_err(IdentityError::SetHostName)?;
+        self.write(request)?;
+        self.read_back()
+    }
+
+    fn write(&mut self, request: &SetIdentity) -> Result<(), IdentityError> {
+        let SetIdentity { host_name, machine_id } = request;
+        self.machine_id.write(&format!("{machine_id}\n"))?;
+        self.host_name.write(&format!("{host_name}\n"))?;
+        self.hosts.write(&format!("{}{OWN_ADDRESS}\t{host_name}\n", self.other_hosts))
+    }
+
+    fn read_back(&mut self) -> Result<Identity, IdentityError> {
+        Ok(Identity {
+            host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            machine_id: self.machine_id.read()?.trim().to_owned(),
+            addresses: self.addresses.list().map_err(IdentityError::Addresses)?.to_vec(),
+        })
+    }
 }
 
 fn check(request: &SetIdentity) -> Result<(), IdentityError> {
@@ -86,54 +137,117 @@ fn check(request: &SetIdentity) -> Result<(), IdentityError> {
     Ok(())
 }
 
-fn write_files(etc: &Path, request: &SetIdentity) -> Result<(), IdentityError> {
-    let hosts = std::fs::read_to_string(etc.join("hosts")).unwrap_or_default();
-    replace(etc, "machine-id", &format!("{}\n", request.machine_id))?;
-    replace(etc, "hostname", &format!("{}\n", request.host_name))?;
-    replace(etc, "hosts", &hosts_with(&hosts, &request.host_name))
+/// The hosts file without the line for the machine's own name.
+fn others_in(hosts: &str) -> String {
+    let others = hosts.lines().filter(|line| line.split_whitespace().next() != Some(OWN_ADDRESS));
+    let text: String = others.flat_map(|line| [line, "\n"]).collect();
+    if text.is_empty() { "127.0.0.1\tlocalhost\n::1\tlocalhost\n".to_owned() } else { text }
 }
 
-/// Puts a whole new file in the place of an old one; whoever reads sees the one or the other. A link in its
-/// place is replaced and not followed.
-fn replace(etc: &Path, name: &str, contents: &str) -> Result<(), IdentityError> {
-    let path = etc.join(name);
-    let beside = etc.join(format!(".{name}.new"));
-    write_new(etc, &beside, contents.as_bytes())
-        .and_then(|()| std::fs::rename(&beside, &path))
-        .map_err(|source| IdentityError::Write(path, source))
+/// A file of the agent's own making, kept open.
+struct Entry {
+    path: PathBuf,
+    file: OwnedFd,
 }
 
-fn write_new(directory: &Path, path: &Path, contents: &[u8]) -> std::io::Result<()> {
-    // The canary's initramfs has no /etc.
-    std::fs::create_dir_all(directory)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(0o644))?;
-    std::io::Write::write_all(&mut std::fs::File::from(file), contents)
-}
-
-/// The hosts file with `name` for the address that Debian gives a machine's own name, instead of the name
-/// that stood there before.
-fn hosts_with(hosts: &str, name: &str) -> String {
-    const OWN: &str = "127.0.1.1";
-    let others = hosts.lines().filter(|line| line.split_whitespace().next() != Some(OWN));
-    let mut lines: Vec<String> = others.map(str::to_owned).collect();
-    if lines.is_empty() {
-        lines.extend(["127.0.0.1\tlocalhost".to_owned(), "::1\tlocalhost".to_owned()]);
+impl Entry {
+    /// Puts a new file in the place of whatever has this name; a link there is replaced and not followed.
+    fn make(etc: &Path, name: &str, contents: &[u8]) -> Result<Self, IdentityError> {
+        let path = etc.join(name);
+        let beside = etc.join(format!(".{name}.new"));
+        let failed = |source| IdentityError::Make(path.clone(), source);
+        // The canary's initramfs has no /etc.
+        std::fs::create_dir_all(etc).map_err(failed)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(CWD, &beside, flags, Mode::from_raw_mode(0o644))
+            .map_err(|errno| failed(errno.into()))?;
+        rustix::io::pwrite(&file, contents, 0).map_err(|errno| failed(errno.into()))?;
+        std::fs::rename(&beside, &path).map_err(failed)?;
+        Ok(Self { path, file })
     }
-    lines.push(format!("{OWN}\t{name}\n"));
-    lines.join("\n")
+
+    /// Makes `contents` all there is in the file.
+    fn write(&mut self, contents: &str) -> Result<(), IdentityError> {
+        let error = |source| IdentityError::Write(self.path.clone(), source);
+        let mut status = rustix::fs::fstat(&self.file).map_err(error)?;
+        if status.st_nlink == 0 {
+            // Somebody put another file in its place; programs read that one.
+            self.make_again()?;
+            status.st_size = 0;
+        }
+        let error = |source| IdentityError::Write(self.path.clone(), source);
+        let length = rustix::io::pwrite(&self.file, contents.as_bytes(), 0).map_err(error)?;
+        let length = u64::try_from(length).unwrap_or(u64::MAX);
+        if u64::try_from(status.st_size).is_ok_and(|before| before > length) {
+            rustix::fs::ftruncate(&self.file, length).map_err(error)?;
+        }
+        Ok(())
+    }
+
+    fn make_again(&mut self) -> Result<(), IdentityError> {
+        if let (Some(etc), Some(name)) =
+            (self.path.parent(), self.path.file_name().and_then(|name| name.to_str()))
+        {
+            *self = Self::make(etc, name, b"")?;
+        }
+        Ok(())
+    }
+
+    fn read(&self) -> Result<String, IdentityError> {
+        let error = |source| IdentityError::Write(self.path.clone(), source);
+        let mut buffer = [0; 256];
+        let length = rustix::io::pread(&self.file, &mut buffer, 0).map_err(error)?;
+        Ok(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned())
+    }
 }
 
-fn read_back(etc: &Path) -> Result<Identity, IdentityError> {
-    let path = etc.join("machine-id");
-    let machine_id =
-        std::fs::read_to_string(&path).map_err(|source| IdentityError::Read(path, source))?.trim().to_owned();
-    let addresses = interfaces::addresses().map_err(IdentityError::Addresses)?;
-    Ok(Identity {
-        host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        machine_id,
-        addresses: addresses.iter().map(|entry| format!("{}/{}", entry.address, entry.prefix)).collect(),
-    })
+/// The addresses of the guest's interfaces.
+struct Addresses {
+    /// The kernel's announcements of what changes them (rtnetlink(7)).
+    changes: OwnedFd,
+    known: Vec<String>,
+}
+
+/// RTMGRP_LINK, RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR.
+const CHANGES: u32 = 0x1 | 0x10 | 0x100;
+
+impl Addresses {
+    fn follow() -> Result<Self, Errno> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        // Protocol 0 of this family is NETLINK_ROUTE.
+        let changes = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+        bind(&changes, &SocketAddrNetlink::new(0, CHANGES))?;
+        // Order matters: listened to first and asked then, nothing is missed in between.
+        Ok(Self { changes, known: ask()? })
+    }
+
+    /// The addresses as they are now.
+    fn list(&mut self) -> Result<&[String], Errno> {
+        if self.changed()? {
+            self.known = ask()?;
+        }
+        Ok(&self.known)
+    }
+
+    /// Takes all announcements out and tells whether there were any.
+    fn changed(&self) -> Result<bool, Errno> {
+        let mut changed = false;
+        let mut message = [0; 4096];
+        loop {
+            match recv(&self.changes, &mut message, RecvFlags::empty()) {
+                // ENOBUFS: there were more than the socket could hold.
+                Ok(_) | Err(Errno::NOBUFS) => changed = true,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(changed),
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+}
+
+fn ask() -> Result<Vec<String>, Errno> {
+    let addresses = interfaces::addresses()?;
+    Ok(addresses.iter().map(|entry| format!("{}/{}", entry.address, entry.prefix)).collect())
 }
 
 #[cfg(test)]
@@ -144,6 +258,10 @@ mod tests {
 
     fn request(host_name: &str, machine_id: &str) -> SetIdentity {
         SetIdentity { host_name: host_name.to_owned(), machine_id: machine_id.to_owned() }
+    }
+
+    fn contents(etc: &Path, name: &str) -> String {
+        std::fs::read_to_string(etc.join(name)).unwrap()
     }
 
     #[test]
@@ -163,10 +281,18 @@ mod tests {
 
     #[test]
     fn the_own_name_is_replaced_in_hosts_and_the_rest_kept() {
-        let first = hosts_with("", "one");
-        assert_eq!(first, "127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\tone\n");
-        let second = hosts_with(&format!("{first}10.0.0.1 gateway\n"), "two");
-        assert_eq!(second, "127.0.0.1\tlocalhost\n::1\tlocalhost\n10.0.0.1 gateway\n127.0.1.1\ttwo\n");
+        let etc = tempfile::tempdir().unwrap();
+        std::fs::write(etc.path().join("hosts"), "127.0.0.1 localhost\n127.0.1.1 old\n10.0.0.1 gateway")
+            .unwrap();
+        let mut plate = Nameplate::put_up(etc.path()).unwrap();
+        for name in ["a-rather-long-name", "short"] {
+            plate.write(&request(name, ID)).unwrap();
+            let expected = format!("127.0.0.1 localhost\n10.0.0.1 gateway\n127.0.1.1\t{name}\n");
+            assert_eq!(contents(etc.path(), "hosts"), expected);
+            assert_eq!(contents(etc.path(), "hostname"), format!("{name}\n"));
+            assert_eq!(contents(etc.path(), "machine-id"), format!("{ID}\n"));
+        }
+        assert_eq!(others_in(""), "127.0.0.1\tlocalhost\n::1\tlocalhost\n");
     }
 
     #[test]
@@ -175,9 +301,27 @@ mod tests {
         let target = etc.path().join("target");
         std::fs::write(&target, "precious").unwrap();
         std::os::unix::fs::symlink(&target, etc.path().join("machine-id")).unwrap();
-        write_files(etc.path(), &request("a", ID)).unwrap();
-        assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
-        assert_eq!(read_back(etc.path()).unwrap().machine_id, ID);
-        assert_eq!(std::fs::read_to_string(etc.path().join("hostname")).unwrap(), "a\n");
+        let mut plate = Nameplate::put_up(etc.path()).unwrap();
+        plate.write(&request("a", ID)).unwrap();
+        assert_eq!(contents(etc.path(), "target"), "precious");
+        assert_eq!(plate.read_back().unwrap().machine_id, ID);
+    }
+
+    #[test]
+    fn a_file_that_was_exchanged_is_written_where_programs_read_it() {
+        let etc = tempfile::tempdir().unwrap();
+        let mut plate = Nameplate::put_up(etc.path()).unwrap();
+        plate.write(&request("before", ID)).unwrap();
+        std::fs::write(etc.path().join("other"), "somebody else's\n").unwrap();
+        std::fs::rename(etc.path().join("other"), etc.path().join("hostname")).unwrap();
+        plate.write(&request("after", ID)).unwrap();
+        assert_eq!(contents(etc.path(), "hostname"), "after\n");
+    }
+
+    #[test]
+    fn the_addresses_are_those_of_the_system_without_loopback() {
+        let mut addresses = Addresses::follow().unwrap();
+        assert_eq!(addresses.list().unwrap(), ask().unwrap());
+        assert!(!addresses.known.iter().any(|address| address.starts_with("127.")));
     }
 }

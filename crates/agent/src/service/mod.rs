@@ -11,8 +11,8 @@ mod receiving;
 mod tree;
 
 pub(crate) use clock::{clock, uptime_ms};
-pub(crate) use entropy::reseed;
-pub(crate) use identity::{Facts, set_identity};
+pub(crate) use entropy::Generator;
+pub(crate) use identity::{Facts, Nameplate};
 pub(crate) use place::make_directory;
 pub(crate) use power::power_off;
 pub(crate) use receiving::Receiving;

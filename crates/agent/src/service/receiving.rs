@@ -63,7 +63,9 @@ impl Receiving {
             return Err(PutError::NotAFile(request.path.clone()));
         }
         let begun = Self { file, directory, name, left: INITIAL_CREDIT.into(), complete: false };
-        rustix::fs::ftruncate(&begun.file, 0).map_err(failed)?;
+        if status.st_size > 0 {
+            rustix::fs::ftruncate(&begun.file, 0).map_err(failed)?;
+        }
         owner.own(&begun.file, mode(request.mode)).map_err(failed)?;
         Ok(begun)
     }

@@ -82,7 +82,7 @@ impl Conversation {
                 outbox.answer(stream, GuestMessage::Done(Done {}));
                 return Ok(Turn::PowerOff);
             }
-            Some(other) => outbox.answer(stream, at_once(&other)),
+            Some(other) => outbox.answer(stream, at_once(&other, &self.services)),
             None => outbox.answer(stream, GuestMessage::Refused(unknown_request())),
         }
         Ok(Turn::Continue)
@@ -211,15 +211,17 @@ impl Conversation {
 }
 
 /// The requests that are one call each.
-fn at_once(message: &HostMessage) -> GuestMessage {
+fn at_once(message: &HostMessage, services: &Services) -> GuestMessage {
     match message {
         HostMessage::Ping(_) => GuestMessage::Pong(Pong {}),
         HostMessage::Clock(request) => {
             answer("set the clock", service::clock(*request), GuestMessage::ClockRead)
         }
-        HostMessage::Reseed(request) => answer("reseed", service::reseed(request), GuestMessage::Reseeded),
+        HostMessage::Reseed(request) => {
+            answer("reseed", services.generator.reseed(request), GuestMessage::Reseeded)
+        }
         HostMessage::SetIdentity(request) => {
-            answer("set the identity", service::set_identity(request), GuestMessage::Identity)
+            answer("set the identity", services.nameplate.borrow_mut().set(request), GuestMessage::Identity)
         }
         HostMessage::MakeDirectory(request) => {
             answer("make a directory", service::make_directory(request), |()| GuestMessage::Done(Done {}))

@@ -25,13 +25,14 @@ use crate::console;
 use crate::link::ByteStream;
 use crate::program::Site;
 use crate::refusal::chain;
-use crate::service::Facts;
+use crate::service::{Facts, Generator, Nameplate};
 use conversation::{Conversation, Turn};
 use outbox::Outbox;
 use outlast_wire::guest::{
     FrameDecoder, GuestMessage, Hello, HelloAck, HostFrame, HostMessage, PROTOCOL, Quiesced, Refused,
 };
 use salvage::{LONGEST_HELLO, SILENCE, hello_at_end};
+use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -64,6 +65,10 @@ pub(crate) struct Services {
     pub(crate) site: Site,
     /// What does not change while the guest runs.
     pub(crate) facts: Facts,
+    /// The guest's random generator.
+    pub(crate) generator: Generator,
+    /// Where the guest's identity stands.
+    pub(crate) nameplate: RefCell<Nameplate>,
 }
 
 enum State {
@@ -243,6 +248,8 @@ impl Session {
     fn finish_quieting(&mut self) {
         if let State::Quieting(conversation, stream) = &self.state {
             if conversation.is_still() {
+                // What is made now is there in every clone.
+                self.services.site.prepare();
                 self.outbox.answer(*stream, GuestMessage::Quiesced(Quiesced {}));
                 self.state = State::Listening;
             }

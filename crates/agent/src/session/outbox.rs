@@ -34,10 +34,9 @@ impl Outlet {
         Ok(())
     }
 
-    /// Waits until everything sent so far, by whomever, has been taken to be written, or nobody takes it.
-    pub(crate) async fn drained(&self) {
-        // All places together are free exactly then.
-        let _ = self.frames.reserve_many(CHANNEL).await;
+    /// Waits until nobody will take anything any more.
+    pub(crate) async fn gone(&self) {
+        self.frames.closed().await;
     }
 
     /// Waits for a place for one message.

@@ -111,8 +111,13 @@ fn with_host<F: Future<Output = ()>>(test: impl FnOnce(Host) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let reaper = Rc::new(Reaper::new(Scope::Expected));
-        let site = Site { reaper: Rc::clone(&reaper), groups: Rc::new(Groups::for_tests()) };
-        let services = Rc::new(Services { site, facts: Facts::gather() });
+        let etc = tempfile::tempdir().unwrap();
+        let services = Rc::new(Services {
+            site: Site::new(Rc::clone(&reaper), Rc::new(Groups::for_tests())).unwrap(),
+            facts: Facts::gather(),
+            generator: Generator::open().unwrap(),
+            nameplate: RefCell::new(Nameplate::put_up(etc.path()).unwrap()),
+        });
         tokio::task::spawn_local(async move { reaper.run().await });
         let (socket, agent) = UnixStream::pair().unwrap();
         let session = tokio::task::spawn_local(async move { serve(&agent, &services).await });
@@ -378,10 +383,10 @@ fn signals_reach_the_program_and_nine_reaches_all_of_it() {
             let expected = if number == 9 { (None, Some(9)) } else { (Some(7), None) };
             assert_eq!((end.code, end.signal), expected);
         }
-        host.send(1, HostMessage::Signal(Signal { number: 15 })).await;
+        host.send(3, HostMessage::Signal(Signal { number: 15 })).await;
         let (stream, answer) = host.next().await;
         let GuestMessage::Refused(refused) = answer else { panic!("{answer:?}") };
-        assert_eq!((stream, refused.errno), (1, 3));
+        assert_eq!((stream, refused.errno), (3, libc::ESRCH));
     });
 }
 

@@ -5,6 +5,7 @@
 //!   claimed/running ─ alive, heart beats, in time ► Leave
 //!                  ├─ alive, silent or overdue ───► Kill ──► dead ──► End
 //!                  │                                     └─► still there ──► dying
+//!   dying ─────────┼─ alive, waits for its VMM ───► Leave       for too long ──► Kill
 //!                  └─ cannot be told ─────────────► Refuse
 //!   intended ──────── young ──────────────────────► Leave       old ──► End
 //! ```
@@ -29,6 +30,8 @@ pub(crate) enum Runner {
         silent: Duration,
         /// Since it started.
         age: Duration,
+        /// Since it began to end its incarnation, if it has.
+        ending: Option<Duration>,
     },
     /// It is proved dead.
     Dead {
@@ -82,7 +85,13 @@ pub(crate) fn judge(state: IncarnationState, runner: &Runner, allowed: Duration)
         (_, Runner::Dead { rebooted: true }) => Judgement::End(Ended::HostRebooted),
         (_, Runner::Dead { rebooted: false }) => Judgement::End(Ended::RunnerDead),
         (_, Runner::None { age }) if *age >= timeout::CLAIM => Judgement::End(Ended::NeverClaimed),
-        (IncarnationState::Dying, Runner::Alive { .. }) => Judgement::Kill(KillReason::Dying),
+        // It waits for a VMM that does not die, and would see its death first: killing it mends nothing while its
+        // heart beats.
+        (IncarnationState::Dying, Runner::Alive { silent, ending, .. })
+            if *silent >= timeout::HEARTBEAT_LOST || ending.is_some_and(|since| since >= timeout::DYING) =>
+        {
+            Judgement::Kill(KillReason::Dying)
+        }
         (_, Runner::Alive { silent, .. }) if *silent >= timeout::HEARTBEAT_LOST => {
             Judgement::Kill(KillReason::Silent)
         }
@@ -178,7 +187,8 @@ mod tests {
         let time = || (0u64..20_000).prop_map(Duration::from_millis);
         prop_oneof![
             time().prop_map(|age| Runner::None { age }),
-            (time(), time()).prop_map(|(silent, age)| Runner::Alive { silent, age }),
+            (time(), time(), prop::option::of(time()))
+                .prop_map(|(silent, age, ending)| Runner::Alive { silent, age, ending }),
             any::<bool>().prop_map(|rebooted| Runner::Dead { rebooted }),
             Just(Runner::Undecided),
         ]
@@ -229,11 +239,23 @@ mod tests {
         let alive = |silent, age| Runner::Alive {
             silent: Duration::from_secs(silent),
             age: Duration::from_secs(age),
+            ending: None,
         };
         assert_eq!(judge(State::Running, &alive(1, 100), HOUR), Judgement::Leave);
         assert_eq!(judge(State::Running, &alive(10, 100), HOUR), Judgement::Kill(KillReason::Silent));
         assert_eq!(judge(State::Claimed, &alive(1, 3600), HOUR), Judgement::Kill(KillReason::Overdue));
-        assert_eq!(judge(State::Dying, &alive(1, 1), HOUR), Judgement::Kill(KillReason::Dying));
+    }
+
+    #[test]
+    fn a_runner_that_waits_for_its_vmms_death_is_left_to_it_for_a_while() {
+        let alive = |silent, ending| Runner::Alive {
+            silent: Duration::from_secs(silent),
+            age: Duration::from_secs(100),
+            ending: Some(Duration::from_secs(ending)),
+        };
+        assert_eq!(judge(State::Dying, &alive(1, 59), HOUR), Judgement::Leave);
+        assert_eq!(judge(State::Dying, &alive(1, 60), HOUR), Judgement::Kill(KillReason::Dying));
+        assert_eq!(judge(State::Dying, &alive(10, 20), HOUR), Judgement::Kill(KillReason::Dying));
     }
 
     #[test]

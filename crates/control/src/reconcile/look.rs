@@ -4,12 +4,12 @@
 use super::judgement::Runner;
 use crate::site::Site;
 use crate::{clock, wait};
-use outlast_machine::process::{DeathProof, Doubt, Process, Sighting};
-use outlast_model::{IncarnationId, timeout};
+use outlast_machine::process::{self, DeathProof, Doubt, Process, Sighting};
+use outlast_model::{IncarnationId, IncarnationState, timeout};
 use outlast_store::IncarnationRow;
 use outlast_wire::identity::ProcessIdentity;
 use outlast_wire::intent::{Intent, Purpose};
-use outlast_wire::journal::Journal;
+use outlast_wire::journal::{Journal, JournalEntry};
 use outlast_wire::output_log::{HEADER, MAGIC, OutputLogReader, Record};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use std::fs::File;
@@ -47,26 +47,47 @@ pub(super) fn sight(identity: &ProcessIdentity) -> Sight {
 /// What was seen, as facts to judge by.
 pub(super) fn runner(site: &Site, row: &IncarnationRow, sight: Option<&Sight>) -> Runner {
     match sight {
-        None => {
-            let age = clock::unix_ns().saturating_sub(row.created_unix_ns);
-            Runner::None { age: Duration::from_nanos(age) }
-        }
+        None => Runner::None { age: age_of_intent(row) },
         Some(Sight::Dead(proof)) => Runner::Dead { rebooted: *proof == DeathProof::Rebooted },
         Some(Sight::Undecided(_)) => Runner::Undecided,
         Some(Sight::Alive(process)) => {
             let age = age_of(process.identity());
             // Without a heartbeat it has either not come so far yet, or is tidying up behind itself.
-            Runner::Alive { silent: silence(site, row.id).unwrap_or(age), age }
+            let silent = silence(site, row.id).unwrap_or(age);
+            let is_dying = row.state == IncarnationState::Dying;
+            Runner::Alive { silent, age, ending: is_dying.then(|| since_end_began(site, row.id)).flatten() }
         }
     }
 }
 
+/// Since an intent was written. One of an earlier boot of the host is older than anything. The wall clock, which
+/// can be set, is asked only about intents that say nothing else.
+fn age_of_intent(row: &IncarnationRow) -> Duration {
+    let intent = &row.intent;
+    let now = process::boot_id().ok();
+    match (&intent.requested_boot_id, now, intent.requested_monotonic_ns) {
+        (Some(then), Some(now), _) if *then != now => Duration::MAX,
+        (Some(_), Some(_), Some(since)) => clock::since_boot().saturating_sub(Duration::from_nanos(since)),
+        _ => Duration::from_nanos(clock::unix_ns().saturating_sub(row.created_unix_ns)),
+    }
+}
+
+/// Since a runner began to end its incarnation, by its journal; `None` when it does not say so.
+fn since_end_began(site: &Site, id: IncarnationId) -> Option<Duration> {
+    let journal = journal_of(site, id);
+    let began = journal.lines.iter().find(|line| matches!(line.entry, JournalEntry::End { .. }))?;
+    Some(clock::since_boot().saturating_sub(Duration::from_nanos(began.monotonic_ns)))
+}
+
 /// What proves that it is over, for the death certificate.
-pub(super) fn proof(sight: Option<&Sight>) -> Vec<String> {
+pub(super) fn proof(row: &IncarnationRow, sight: Option<&Sight>) -> Vec<String> {
     match sight {
         Some(Sight::Dead(proof)) => vec![format!("its runner is gone: {proof}")],
         Some(Sight::Alive(_) | Sight::Undecided(_)) => Vec::new(),
-        None => vec![format!("no runner claimed it within {} s", timeout::CLAIM.as_secs())],
+        None if age_of_intent(row) == Duration::MAX => {
+            vec!["the host was booted again before one came".to_owned()]
+        }
+        None => vec![format!("none came within {} s", timeout::CLAIM.as_secs())],
     }
 }
 
@@ -116,7 +137,7 @@ pub(super) fn allowed(intent: &Intent) -> Duration {
     };
     // A clone that fails boots again, cold.
     let boots = Duration::from_millis(intent.boot_timeout_ms.saturating_mul(2));
-    timeout::CLAIM + boots + work + timeout::AGENT_DEADLINE_MARGIN + crate::incarnation::LADDER + GRACE
+    timeout::CLAIM + boots + work + timeout::AGENT_DEADLINE_MARGIN + timeout::LADDER + GRACE
 }
 
 /// The journal of an incarnation; empty when there is none.

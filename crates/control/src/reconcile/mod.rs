@@ -13,6 +13,7 @@ pub(crate) use sweep::{Leftover, cgroups, leftovers, remove};
 
 use crate::clock;
 use crate::error::Error;
+use crate::launch::last_words;
 use crate::site::Site;
 use judgement::{Ended, Judgement, KillReason, Remains, Runner, judge, step_reached};
 use look::Sight;
@@ -109,7 +110,8 @@ pub(crate) fn put_down(site: &Site, id: IncarnationId, doom: Doom<'_>) -> Result
     act(site, id, Some(doom))
 }
 
-/// The row of an incarnation whose runner is believed gone: proves it, and ends it if the runner did not.
+/// The row of an incarnation whose runner is believed gone: proves it, and ends it if the runner did not. One
+/// that no runner has claimed will not be claimed any more.
 ///
 /// # Errors
 /// As [`reconcile`], and [`ReconcileError::StillRuns`] when it was not gone.
@@ -120,6 +122,11 @@ pub(crate) fn settle(site: &Site, id: IncarnationId) -> Result<IncarnationRow, E
         // is short of everything the moment can be long; after this its heart counts as silent.
         let dead = process.wait_dead(timeout::HEARTBEAT_LOST + timeout::DEATH);
         dead.map_err(|source| ReconcileError::Process { incarnation: id, source })?;
+    }
+    if row.runner.is_none() && row.state == IncarnationState::Intended {
+        let said = last_words(&site.places().evidence(id).runner_log());
+        // Should one live after all, its claim comes too late: the row is over, and it leaves again.
+        abandon(site, id, &format!("its runner ended before it claimed it, and said last: {said}"))?;
     }
     match reconcile(site, id)? {
         Standing::Over(row) => Ok(*row),
@@ -188,7 +195,7 @@ fn act(site: &Site, id: IncarnationId, doom: Option<Doom<'_>>) -> Result<Standin
                 kill(site, &row, &process, (reason, doom))?
             }
             (Judgement::End(ended), sight) => {
-                Verdict { ended, killed: None, evidence: look::proof(sight.as_ref()) }
+                Verdict { ended, killed: None, evidence: look::proof(&row, sight.as_ref()) }
             }
             // The judgement follows from the sight: these pairs do not come about.
             (Judgement::Refuse | Judgement::Kill(_), _) => continue,

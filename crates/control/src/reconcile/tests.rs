@@ -38,6 +38,35 @@ fn an_old_intent_that_nobody_claimed_never_started() {
 }
 
 #[test]
+fn a_runner_that_is_gone_before_it_claimed_is_quoted_and_not_waited_for() {
+    let stage = accept(Duration::ZERO);
+    let log = stage.site.places().evidence(stage.incarnation).runner_log();
+    std::fs::write(log, "no cgroups here\n").unwrap();
+    let row = settle(&stage.site, stage.incarnation).unwrap();
+    assert_eq!(cause_of(&row), "never_claimed");
+    assert!(outcome_of(&stage).to_string().contains("no cgroups here"));
+}
+
+#[test]
+fn the_age_of_an_intent_does_not_depend_on_the_wall_clock() {
+    let boot_id = outlast_machine::process::boot_id().unwrap();
+    let now = u64::try_from(clock::since_boot().as_nanos()).unwrap();
+    let accepted = |boot_id: &str, ago| {
+        let change = |intent: &mut outlast_wire::intent::Intent| {
+            intent.requested_boot_id = Some(boot_id.to_owned());
+            intent.requested_monotonic_ns = Some(now);
+        };
+        crate::testing::accept_changed(ago, change)
+    };
+    let stepped = accepted(&boot_id, Duration::from_secs(3600));
+    assert!(matches!(reconcile(&stepped.site, stepped.incarnation), Ok(Standing::Lives(_))));
+    let rebooted = accepted("another boot", Duration::ZERO);
+    let Ok(Standing::Over(row)) = reconcile(&rebooted.site, rebooted.incarnation) else { panic!() };
+    assert_eq!(cause_of(&row), "never_claimed");
+    assert!(outcome_of(&rebooted).to_string().contains("booted again"));
+}
+
+#[test]
 fn a_launcher_that_failed_is_the_cause() {
     let stage = accept(Duration::ZERO);
     abandon(&stage.site, stage.incarnation, "no cgroups here").unwrap();

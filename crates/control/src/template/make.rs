@@ -122,7 +122,7 @@ fn take_lock(
         return Ok(Some(lock));
     }
     notify(Notice::WaitingForTemplate { image });
-    let taken = Lock::take(&path, timeout::TEMPLATE + incarnation::LADDER).map_err(failed);
+    let taken = Lock::take(&path, timeout::TEMPLATE + timeout::LADDER).map_err(failed);
     notify(Notice::Done);
     taken
 }

@@ -25,7 +25,7 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
             })?
         }
     };
-    core.hello = Some(hello.map_err(Stumble::failed)?);
+    core.hello = Some(hello.map_err(Stumble::on_link)?);
     Ok(())
 }
 

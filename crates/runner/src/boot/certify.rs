@@ -8,7 +8,7 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
     let (Some(link), Some(hello)) = (core.link.as_mut(), core.hello.take()) else {
         return Err(Stumble::Failed("no agent has answered".to_owned()));
     };
-    let certificate = certify::certify(link, hello, core.id).await.map_err(Stumble::failed)?;
+    let certificate = certify::certify(link, hello, core.id).await.map_err(Stumble::on_link)?;
     core.certificate = Some(certificate);
     core.timings.ready = Some(program::since_request(core.intent.requested_unix_ns));
     Ok(())

@@ -1,7 +1,8 @@
 //! Claim: the runner's first effect. From here on the row is its own, until it is proved dead.
 //!
-//! Undone by removing the incarnation's cgroup: the launcher made it on the runner's behalf, and by then the
-//! VMM that lived in it is dead.
+//! Undone by removing what others made on the runner's behalf: the incarnation's cgroup (the launcher's; by
+//! then the VMM that lived in it is dead) and the host's copy of the program's input (the client's), which is of
+//! no use to anybody once the workload is over.
 
 use super::{Core, Presence, Stumble, chain};
 use crate::clock;
@@ -11,6 +12,7 @@ use outlast_machine::cgroup;
 use outlast_model::timeout;
 use outlast_store::ClaimError;
 use outlast_wire::intent::Purpose;
+use std::io;
 
 pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> {
     let (id, who) = (core.id, core.who.clone());
@@ -40,13 +42,19 @@ async fn unless_killed<B: Backend>(core: &Core<B>) -> Result<(), Stumble> {
 }
 
 pub(super) fn undo<B: Backend>(core: &mut Core<B>) -> Result<(), String> {
-    core.cgroup.remove(timeout::DEATH).map(drop).map_err(|error| chain(&error))
+    let input = match std::fs::remove_dir_all(core.evidence.input()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(chain(&error)),
+        Ok(()) | Err(_) => Ok(()),
+    };
+    // Both are tried, whatever becomes of the first.
+    let cgroup = core.cgroup.remove(timeout::DEATH).map(drop).map_err(|error| chain(&error));
+    input.and(cgroup)
 }
 
 pub(super) fn probe<B: Backend>(core: &Core<B>) -> Presence {
-    match cgroup::list(&core.hierarchy, core.store) {
-        Ok(names) if names.contains(&core.id) => Presence::Present,
-        Ok(_) => Presence::Absent,
-        Err(_) => Presence::Unknown,
+    match (cgroup::list(&core.hierarchy, core.store), core.evidence.input().try_exists()) {
+        (Ok(names), Ok(input)) if input || names.contains(&core.id) => Presence::Present,
+        (Ok(_), Ok(_)) => Presence::Absent,
+        (Err(_), _) | (_, Err(_)) => Presence::Unknown,
     }
 }

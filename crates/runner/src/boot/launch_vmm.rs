@@ -1,18 +1,24 @@
 //! Launch VMM: the VMM's process exists, confined, and answers its monitor. No vCPU runs yet.
 //!
-//! Undone by the last rung of the shutdown ladder; it is undone when the VMM's death is proved.
+//! Undone by the last rung of the shutdown ladder; it is undone when the VMM's death is proved: by its pidfd,
+//! and by a PID namespace that holds nobody but this runner.
 
 use super::{Core, Presence, Stumble, chain};
 use crate::init::Reaping;
 use crate::ladder::{self, Rung};
 use outlast_machine::backend::{Backend, LaunchPlan, MemoryBacking};
+use outlast_machine::process;
+use outlast_model::timeout;
 use outlast_wire::intent::{Purpose, Start};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The memory file in a template's directory.
 const MEMORY: &str = "memory";
 /// The device state's file in a template's directory.
 const STATE: &str = "state";
+/// How often the PID namespace is looked at while it empties.
+const LOOK: Duration = Duration::from_millis(1);
 
 pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> {
     let plan = LaunchPlan {
@@ -29,7 +35,9 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
     };
     // Order matters: until the VMM's pid is known any dead child could be it, so no orphan is reaped.
     core.reaping.set(Reaping::Paused);
-    let (vmm, events) = B::launch(&plan).await.map_err(Stumble::failed)?;
+    let launched = B::launch(&plan).await;
+    core.reaping.set(Reaping::All);
+    let (vmm, events) = launched.map_err(Stumble::failed)?;
     core.reaping.set(Reaping::Sparing(vmm.process().identity().pid));
     core.vmm = Some(vmm);
     core.vmm_events = Some(events);
@@ -46,12 +54,12 @@ fn memory(purpose: &Purpose, start: &Start) -> MemoryBacking {
 
 pub(super) async fn undo<B: Backend>(core: &mut Core<B>) -> Result<(), String> {
     core.vmm_events = None;
-    let Some(vmm) = core.vmm.as_mut() else { return Ok(()) };
+    let Some(vmm) = core.vmm.as_mut() else { return alone().await };
     match ladder::descend(Rung::Kill, vmm, None, &mut core.journal).await {
         Ok(_rung) => {
             core.vmm = None;
             core.reaping.set(Reaping::All);
-            Ok(())
+            alone().await
         }
         Err(ladder::StillAlive) => {
             Err(format!("the VMM is not dead: {}", chain(&NotDead(vmm.process().stack_evidence()))))
@@ -64,6 +72,31 @@ pub(super) async fn undo<B: Backend>(core: &mut Core<B>) -> Result<(), String> {
 #[error("{}", .0.join("; "))]
 struct NotDead(Vec<String>);
 
+/// A launch that failed has killed what it started, and its driver does not wait: waits until nobody but this
+/// runner is in its PID namespace. No event tells that, so it is looked at until the last rung's patience ends.
+async fn alone() -> Result<(), String> {
+    let empty = async {
+        let mut look = tokio::time::interval(LOOK);
+        while others() != Ok(0) {
+            look.tick().await;
+            let _ = process::reap_orphans(&[]);
+        }
+    };
+    let waited = tokio::time::timeout(timeout::RUNG_KILL, empty).await;
+    waited.map_err(|_| "something of the VMM still lives in the PID namespace".to_owned())
+}
+
+/// How many others there are in this PID namespace, zombies included.
+fn others() -> Result<usize, String> {
+    let entries = std::fs::read_dir("/proc").map_err(|error| chain(&error))?;
+    let is_pid = |name: &str| name != "1" && name.chars().all(|c| c.is_ascii_digit());
+    Ok(entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_pid)).count())
+}
+
 pub(super) fn probe<B: Backend>(core: &Core<B>) -> Presence {
-    if core.vmm.is_some() { Presence::Present } else { Presence::Absent }
+    match (core.vmm.is_some(), others()) {
+        (false, Ok(0)) => Presence::Absent,
+        (true, _) | (false, Ok(_)) => Presence::Present,
+        (false, Err(_)) => Presence::Unknown,
+    }
 }

@@ -25,7 +25,7 @@ use crate::heartbeat::Heartbeat;
 use crate::init::Reaping;
 use crate::journal::Journal;
 use crate::ledger::Ledger;
-use crate::link::Link;
+use crate::link::{Link, LinkError};
 use crate::output::OutputLog;
 use crate::program::Running;
 use outlast_machine::backend::{Backend, VmmEvents};
@@ -49,6 +49,8 @@ use tokio::time::Instant;
 pub(crate) enum Stumble {
     /// It failed; the whole chain of causes as one sentence.
     Failed(String),
+    /// The guest link broke; the VMM may know why.
+    LinkBroke(String),
     /// Something ended the incarnation meanwhile.
     Interrupted(Interrupt),
     /// The row is not, or no longer, this runner's.
@@ -58,7 +60,7 @@ pub(crate) enum Stumble {
 impl fmt::Display for Stumble {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(error) => out.pad(error),
+            Self::Failed(error) | Self::LinkBroke(error) => out.pad(error),
             Self::Interrupted(interrupt) => write!(out, "interrupted: {interrupt:?}"),
             Self::NotOurs => out.pad("the row is not this runner's"),
         }
@@ -83,6 +85,18 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 impl Stumble {
     fn failed<E: std::error::Error>(error: E) -> Self {
         Self::Failed(chain(&error))
+    }
+
+    /// As [`Stumble::failed`], told apart when the link broke under it.
+    fn on_link<E: std::error::Error + 'static>(error: E) -> Self {
+        let mut cause: Option<&dyn std::error::Error> = Some(&error);
+        while let Some(this) = cause {
+            if this.downcast_ref::<LinkError>().is_some_and(LinkError::is_broken) {
+                return Self::LinkBroke(chain(&error));
+            }
+            cause = this.source();
+        }
+        Self::failed(error)
     }
 }
 
@@ -196,9 +210,12 @@ impl<B: Backend> Core<B> {
             BootStep::Disks => disks::undo(self),
             BootStep::LaunchVmm => launch_vmm::undo(self).await,
             BootStep::AgentHello => agent_hello::undo(self),
-            BootStep::Inputs => inputs::undo(self),
             // What these do lies in the guest, which goes with the VMM, or in the row, which only grows.
-            BootStep::StartGuest | BootStep::Certify | BootStep::Publish | BootStep::StartProgram => Ok(()),
+            BootStep::StartGuest
+            | BootStep::Certify
+            | BootStep::Inputs
+            | BootStep::Publish
+            | BootStep::StartProgram => Ok(()),
         }
     }
 
@@ -210,16 +227,19 @@ impl<B: Backend> Core<B> {
             BootStep::Disks => disks::probe(self),
             BootStep::LaunchVmm => launch_vmm::probe(self),
             BootStep::AgentHello => agent_hello::probe(self),
-            BootStep::Inputs => inputs::probe(self),
-            BootStep::StartGuest | BootStep::Certify | BootStep::Publish | BootStep::StartProgram => {
-                Presence::Absent
-            }
+            BootStep::StartGuest
+            | BootStep::Certify
+            | BootStep::Inputs
+            | BootStep::Publish
+            | BootStep::StartProgram => Presence::Absent,
         }
     }
 
     /// Undoes what was begun, in reverse, down to and including `first`. A failed undo is journalled and does
     /// not keep the others from being tried; what is left is found by its name later.
-    pub(crate) async fn undo_back_to(&mut self, first: BootStep) {
+    /// Returns whether nothing is left.
+    pub(crate) async fn undo_back_to(&mut self, first: BootStep) -> bool {
+        let mut clean = true;
         while let Some(step) = self.begun.pop() {
             if step < first {
                 self.begun.push(step);
@@ -232,9 +252,11 @@ impl<B: Backend> Core<B> {
                 (Ok(()), presence) => Some(format!("something of it is left ({presence:?})")),
                 (Err(error), _) => Some(error),
             };
+            clean &= left.is_none();
             let phase = if left.is_none() { StepPhase::Undone } else { StepPhase::UndoFailed };
             self.journal.step(step, phase, left);
         }
+        clean
     }
 
     /// When the program must have ended.

@@ -18,7 +18,7 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
             Start::Clone { .. } => StartedFrom::Clone,
             Start::Boot => StartedFrom::Boot,
         },
-        fell_back: core.fell_back.clone(),
+        fell_back: core.fell_back.clone().or_else(|| core.intent.fell_back.clone()),
         vmm: vmm.process().identity().clone(),
         timings: core.timings,
         unix_ns: clock::unix_ns(),

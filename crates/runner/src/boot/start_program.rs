@@ -1,5 +1,8 @@
 //! Start program: the agent has accepted the program, or says why not: then it never ran.
 //!
+//! Any other failure once the program has been sent leaves it open whether it runs, and is treated as a broken
+//! link: the outcome is `lost`, never `not_started`.
+//!
 //! Nothing to undo: it goes with the VMM.
 
 use super::{Core, Stumble, chain};
@@ -16,7 +19,8 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
     let stdin = program.stdin.then(|| core.evidence.input_stdin());
     let running = program::start(link, program, stdin.as_deref()).await.map_err(|error| {
         let name = program.argv.first().map_or("", String::as_str);
-        Stumble::Failed(format!("cannot start '{name}': {}", chain(&error)))
+        let said = format!("cannot start '{name}': {}", chain(&error));
+        if error.never_ran() { Stumble::Failed(said) } else { Stumble::LinkBroke(said) }
     })?;
     core.program = Some(running);
     core.journal.note(JournalEntry::Program { phase: "started".to_owned(), detail: None });

@@ -23,9 +23,11 @@
 
 mod codec;
 mod message;
+mod words;
 
 pub use codec::{FrameDecoder, FrameError, decode, encode};
 pub use message::*;
+pub use words::guest_words;
 
 /// Longest protobuf message in a frame, in bytes. A longer announced length ends the connection.
 pub const MAX_FRAME: usize = 1024 * 1024;
