@@ -96,8 +96,8 @@ impl Running {
             out.send(&GuestMessage::Credit(Credit { bytes: INITIAL_CREDIT })).await?;
         }
         loop {
+            // Not biased: a flood on one of the two streams must not starve the other.
             tokio::select! {
-                biased;
                 status = &mut self.status => return Ok(status.ok()),
                 carried = self.stdout.carry(out), if self.stdout.is_open() => carried?,
                 carried = self.stderr.carry(out), if self.stderr.is_open() => carried?,

@@ -11,9 +11,10 @@
 use outlast_wire::guest::{HostFrame, HostMessage, decode};
 use std::time::Duration;
 
-/// How long nothing must have followed a hello that was found within a frame. A living host that stops there
-/// for so long, in data that ends like this, would have to be its own adversary.
-pub(super) const SILENCE: Duration = Duration::from_millis(100);
+/// How long nothing must have followed a hello that was found within a frame. Whoever wrote the data that a
+/// living host sends may have put hellos into it, so this must be longer than any pause of a living host, and
+/// much shorter than the host's patience with an agent (30 s).
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
 
 /// The nonce of every hello has this many bytes.
 const NONCE: usize = 16;

@@ -27,8 +27,7 @@ use rustix::process::{Gid, Pid, Uid};
 use std::arch::asm;
 use std::ffi::{CString, c_char};
 use std::io::ErrorKind;
-use std::mem::ManuallyDrop;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use tokio::net::unix::pipe::Receiver;
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
@@ -97,7 +96,8 @@ pub(crate) struct Beginning {
     /// able to tell: writing into a pipe may need a page, adding to a number needs nothing.
     failure: OwnedFd,
     /// What the child reads. Dropped only when `begun` has closed; if nobody waits for that, it is leaked.
-    shared: ManuallyDrop<Box<Shared>>,
+    /// Made by `Box::into_raw`. A raw pointer, for a `Box` that moves claims that nobody else reads it.
+    shared: NonNull<Shared>,
 }
 
 /// What the child works from: plain pointers and numbers into memory that stays where it is.
@@ -128,10 +128,10 @@ pub(crate) fn spawn(plan: Plan, stdio: [OwnedFd; 3], cgroup: Option<BorrowedFd<'
     let mut raw_pidfd: libc::c_int = -1;
     let mut arguments = clone_arguments(&mut raw_pidfd, &shared, cgroup);
     // From here on the child may use it, so it must not be dropped on any path but after `begun` closed.
-    let shared = ManuallyDrop::new(shared);
+    let shared = NonNull::from(Box::leak(shared));
     // SAFETY: `arguments` is complete and its pointers are valid over the call; its stack belongs to `shared`,
     // and is used by nobody else; `shared` stays in its place until the child has left this memory.
-    let pid = unsafe { clone(&mut arguments, &raw const **shared) };
+    let pid = unsafe { clone(&mut arguments, shared.as_ptr().cast_const()) };
     // The child has copies of its own. Ours close, so that the end of each stream is the child's end of it.
     drop((stdio, end));
     let beginning = Beginning { begun, failure, shared };
@@ -178,7 +178,9 @@ impl Beginning {
 
     /// Frees what the child had borrowed. Only for when there is no child, or it has left our memory.
     fn forget(self) {
-        drop(ManuallyDrop::into_inner(self.shared));
+        // SAFETY: it was leaked from a box in `spawn`, this is the one place that takes it back, once, and by
+        // the contract above nobody else reads it any more.
+        drop(unsafe { Box::from_raw(self.shared.as_ptr()) });
     }
 }
 

@@ -6,7 +6,9 @@
 pub fn cpu_model(accelerator: &str) -> &'static str {
     match accelerator {
         "kvm" => "host",
-        _ => "max",
+        // Emulated `rep movsb` is slow, and kernels use it for every copy where the CPU claims to be good at it:
+        // without the claim a boot takes a fifth less CPU, and copies take half the time.
+        _ => "max,-erms,-fsrm",
     }
 }
 
