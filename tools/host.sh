@@ -12,6 +12,12 @@ readonly packages=(
     squashfs-tools         # packs root file systems
     debian-archive-keyring # guests are Debian on every host; Ubuntu does not know Debian's keys
 )
+# What only the tests need.
+readonly check_packages=(
+    python3  # tampers with databases
+    iproute2 # plants taps, veths and bridges for the inventory to find
+    nftables # plants rules, and lists them
+)
 readonly rust_wanted=1.85
 
 # The same place cargo uses (.cargo/config.toml fixes the target).
@@ -36,10 +42,10 @@ need_rust() {
     return 1
 }
 
-# Installs the packages that are missing, and only those.
+# need_packages [MORE...]: installs the packages that are missing, and only those.
 need_packages() {
     local missing=() package
-    for package in "${packages[@]}"; do
+    for package in "${packages[@]}" "$@"; do
         [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
     done
     ((${#missing[@]})) || return 0

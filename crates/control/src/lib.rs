@@ -44,7 +44,7 @@ pub use accelerator::{Accelerator, AcceleratorChoice, AcceleratorError};
 pub use archive::{Archive, ArchiveError, RefusedArchive};
 pub use doctor::{Mend, can_run, doctor};
 pub use error::{Error, chain};
-pub use follow::{Finished, FollowError, Sink};
+pub use follow::{Finished, FollowError, Sink, pass_on, takes_more};
 pub use handback::hand_back;
 pub use launch::LaunchError;
 pub use logs::{AfterLog, Extent, Log, logs};

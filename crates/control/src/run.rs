@@ -208,7 +208,7 @@ impl Accepted {
     ) -> Result<Finished, Error> {
         match self.lease {
             Some(lease) => follow(site, self.id, End::Lease(lease), sink, interrupts),
-            None => follow(site, self.id, End::Runner(None), sink, None),
+            None => follow(site, self.id, End::Runner(None), sink, interrupts),
         }
     }
 }

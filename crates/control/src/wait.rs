@@ -9,9 +9,18 @@ use std::time::{Duration, Instant};
 /// Waits until one of `descriptors` can be read or has hung up, and gives the index of the first that has;
 /// `None` when `within` passes first. A signal does not end the wait.
 pub(crate) fn readable(descriptors: &[BorrowedFd<'_>], within: Duration) -> io::Result<Option<usize>> {
+    let watched: Vec<_> = descriptors.iter().map(|descriptor| (*descriptor, PollFlags::IN)).collect();
+    ready(&watched, within)
+}
+
+/// The same for descriptors each of which is waited for in its own way.
+pub(crate) fn ready(
+    watched: &[(BorrowedFd<'_>, PollFlags)],
+    within: Duration,
+) -> io::Result<Option<usize>> {
     let end = Instant::now().checked_add(within);
     let mut polled: Vec<PollFd<'_>> =
-        descriptors.iter().map(|descriptor| PollFd::from_borrowed_fd(*descriptor, PollFlags::IN)).collect();
+        watched.iter().map(|(descriptor, flags)| PollFd::from_borrowed_fd(*descriptor, *flags)).collect();
     loop {
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         // A deadline too far away to be counted is the same as a year.

@@ -9,21 +9,24 @@
 //! The log on disk is what is shown, so a slow reader changes nothing and nothing is shown that is not kept.
 //! Nothing is believed of an end but what the store says once the runner is proved gone.
 
+mod backlog;
 mod tail;
 
+pub use backlog::{pass_on, takes_more};
 pub(crate) use tail::Tail;
 
 use crate::error::Error;
-use crate::incarnation::LADDER;
 use crate::launch::Lease;
 use crate::reconcile::{self, Doom, Standing};
 use crate::site::Site;
 use crate::wait;
 use crate::workload::{Known, as_written};
+use backlog::Backlog;
 use outlast_machine::process::{Process, Sighting};
 use outlast_machine::sys::signal::Interrupts;
 use outlast_model::{IncarnationId, IncarnationState, Killer, Outcome, WorkloadId, WorkloadState, timeout};
 use outlast_wire::output_log::{OutputLogError, Stream};
+use rustix::event::PollFlags;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -84,6 +87,11 @@ pub trait Sink {
     /// # Errors
     /// They could not be passed on.
     fn write(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()>;
+
+    /// What has to be waited for before a write, where a reader can keep it waiting; `None` where none can.
+    fn descriptor(&self, _stream: Stream) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// How a workload that was followed ended.
@@ -118,7 +126,9 @@ impl End {
 }
 
 /// What ended a wait.
+#[derive(Clone, Copy)]
 enum Wake {
+    Output,
     Log,
     Gone,
     Signal,
@@ -139,9 +149,7 @@ pub(crate) fn follow(
 ) -> Result<Finished, Error> {
     let row = as_written(site, workload)?.workload;
     let tail = Tail::of(&site.places().evidence(row.incarnation))?;
-    let follower =
-        Follower { site, workload, incarnation: row.incarnation, end, tail, interrupts, given_up: None };
-    follower.follow(sink)
+    Follower::new(site, (workload, row.incarnation), end, tail, interrupts).follow(sink)
 }
 
 /// Follows somebody else's workload, by its output or its console, to its end.
@@ -149,9 +157,8 @@ pub(crate) fn follow(
 /// # Errors
 /// As [`follow`].
 pub(crate) fn attend(site: &Site, known: &Known, tail: Tail, sink: &mut dyn Sink) -> Result<Finished, Error> {
-    let (workload, incarnation) = (known.workload.id, known.incarnation.id);
-    let end = End::Runner(None);
-    Follower { site, workload, incarnation, end, tail, interrupts: None, given_up: None }.follow(sink)
+    let ids = (known.workload.id, known.incarnation.id);
+    Follower::new(site, ids, End::Runner(None), tail, None).follow(sink)
 }
 
 struct Follower<'a> {
@@ -160,12 +167,29 @@ struct Follower<'a> {
     incarnation: IncarnationId,
     end: End,
     tail: Tail,
+    backlog: Backlog,
     interrupts: Option<&'a Interrupts>,
     /// When the lease was given up.
     given_up: Option<Instant>,
+    /// The runner is gone; what is left to do is to pass on the rest.
+    gone: bool,
+    /// Nobody reads what we pass on.
+    unread: bool,
 }
 
-impl Follower<'_> {
+impl<'a> Follower<'a> {
+    fn new(
+        site: &'a Site,
+        (workload, incarnation): (WorkloadId, IncarnationId),
+        end: End,
+        tail: Tail,
+        interrupts: Option<&'a Interrupts>,
+    ) -> Self {
+        let backlog = Backlog::default();
+        let (given_up, gone, unread) = (None, false, false);
+        Self { site, workload, incarnation, end, tail, backlog, interrupts, given_up, gone, unread }
+    }
+
     fn follow(mut self, sink: &mut dyn Sink) -> Result<Finished, Error> {
         self.run(sink)?;
         self.finish(sink)
@@ -174,11 +198,14 @@ impl Follower<'_> {
     /// Until the runner is gone, or the store says that the incarnation is over.
     fn run(&mut self, sink: &mut dyn Sink) -> Result<(), Error> {
         loop {
-            if self.find_runner()? {
-                return Ok(());
+            if self.backlog.is_empty() {
+                if self.find_runner()? {
+                    return Ok(());
+                }
+                self.refill()?;
             }
-            self.pass_on(sink)?;
-            match self.wake()? {
+            match self.wake(sink)? {
+                Wake::Output => self.pass_on(sink)?,
                 Wake::Log => self.tail.acknowledge()?,
                 Wake::Gone => return Ok(()),
                 Wake::Signal => self.interrupted()?,
@@ -206,42 +233,65 @@ impl Follower<'_> {
         Ok(false)
     }
 
-    fn pass_on(&mut self, sink: &mut dyn Sink) -> Result<(), Error> {
-        let mut broken = None;
-        self.tail.drain(&mut |stream, bytes| {
-            if broken.is_none() {
-                broken = sink.write(stream, bytes).err();
+    /// What was written until the runner's end and was not passed on yet. A reader that does not read is waited
+    /// for as long as nobody has asked for the end; who has is not kept waiting for the rest of the output.
+    fn pass_on_rest(&mut self, sink: &mut dyn Sink) -> Result<(), Error> {
+        loop {
+            self.refill()?;
+            if self.backlog.is_empty() {
+                return Ok(());
             }
-        })?;
-        match broken {
-            None => Ok(()),
-            // Nobody reads: what a local program would be killed for by SIGPIPE.
-            Some(error) if error.kind() == io::ErrorKind::BrokenPipe && self.is_leased() => {
-                self.give_up();
-                Ok(())
+            match self.wake(sink)? {
+                Wake::Output => self.pass_on(sink)?,
+                Wake::Signal => self.interrupted()?,
+                Wake::Nothing if self.given_up.is_some() => return Ok(()),
+                Wake::Nothing | Wake::Log | Wake::Gone => {}
             }
-            Some(source) => Err(FollowError::Sink { workload: self.workload, source }.into()),
         }
     }
 
-    fn wake(&self) -> Result<Wake, FollowError> {
-        let ends = self.end.descriptor();
-        let signals = self.interrupts.map(AsFd::as_fd);
-        let mut descriptors = vec![self.tail.as_fd()];
-        descriptors.extend(ends);
-        descriptors.extend(signals);
-        let gone = ends.map(|_| 1);
-        Ok(match wait::readable(&descriptors, self.patience()).map_err(FollowError::Wait)? {
-            None => Wake::Nothing,
-            Some(0) => Wake::Log,
-            Some(index) if Some(index) == gone => Wake::Gone,
-            Some(_) => Wake::Signal,
-        })
+    /// Reads on once everything was passed on.
+    fn refill(&mut self) -> Result<(), FollowError> {
+        if self.unread { Ok(()) } else { self.backlog.refill(&mut self.tail) }
+    }
+
+    fn pass_on(&mut self, sink: &mut dyn Sink) -> Result<(), Error> {
+        match self.backlog.pass_on(sink) {
+            Ok(()) => Ok(()),
+            // Nobody reads: what a local program would be killed for by SIGPIPE.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe && self.is_leased() => {
+                self.unread = true;
+                self.backlog.clear();
+                self.give_up();
+                Ok(())
+            }
+            Err(source) => Err(FollowError::Sink { workload: self.workload, source }.into()),
+        }
+    }
+
+    /// Order matters: somebody who wants the end, and the end itself, are seen before the output, which a reader
+    /// can keep waiting, and of which there may always be more.
+    fn wake(&self, sink: &dyn Sink) -> Result<Wake, FollowError> {
+        let mut watched = Vec::with_capacity(3);
+        watched.extend(self.interrupts.map(|signals| (signals.as_fd(), PollFlags::IN, Wake::Signal)));
+        let end = self.end.descriptor().filter(|_| !self.gone);
+        watched.extend(end.map(|end| (end, PollFlags::IN, Wake::Gone)));
+        let (mut within, mut otherwise) = (self.patience(), Wake::Nothing);
+        match self.backlog.stream().map(|stream| sink.descriptor(stream)) {
+            None => watched.push((self.tail.as_fd(), PollFlags::IN, Wake::Log)),
+            Some(Some(output)) => watched.push((output, PollFlags::OUT, Wake::Output)),
+            // It takes everything at once.
+            Some(None) => (within, otherwise) = (Duration::ZERO, Wake::Output),
+        }
+        let polled: Vec<_> = watched.iter().map(|(descriptor, flags, _)| (*descriptor, *flags)).collect();
+        let ready = wait::ready(&polled, within).map_err(FollowError::Wait)?;
+        Ok(ready.map_or(otherwise, |index| watched[index].2))
     }
 
     fn patience(&self) -> Duration {
         match (self.given_up, &self.end) {
-            (Some(since), _) => LADDER.saturating_sub(since.elapsed()),
+            (Some(_), _) if self.gone => timeout::DEATH,
+            (Some(since), _) => timeout::LADDER.saturating_sub(since.elapsed()),
             // Nobody to watch yet: its claim changes the directory that is watched, or its deadline passes.
             (None, End::Runner(None)) => timeout::CLAIM,
             (None, End::Runner(Some(_)) | End::Lease(_)) => LOOK,
@@ -261,18 +311,22 @@ impl Follower<'_> {
 
     fn interrupted(&mut self) -> Result<(), FollowError> {
         let signals = self.interrupts.map_or(Ok(0), Interrupts::take).map_err(FollowError::Wait)?;
-        if signals > 1 || (signals > 0 && self.given_up.is_some()) {
-            return Err(FollowError::Interrupted { workload: self.workload });
+        // Signals that are read together are one wish: Ctrl-C, and what a shell or supervisor sends along with it.
+        match signals {
+            0 => Ok(()),
+            _ if self.gone || self.given_up.is_some() || !self.is_leased() => {
+                Err(FollowError::Interrupted { workload: self.workload })
+            }
+            _ => {
+                self.give_up();
+                Ok(())
+            }
         }
-        if signals > 0 {
-            self.give_up();
-        }
-        Ok(())
     }
 
     /// Nothing has happened for a while: is there still somebody at work?
     fn is_over(&self) -> Result<bool, Error> {
-        let overdue = self.given_up.is_some_and(|since| since.elapsed() >= LADDER);
+        let overdue = self.given_up.is_some_and(|since| since.elapsed() >= timeout::LADDER);
         let standing = if overdue {
             let why = "its client is gone, and its runner did not end in time";
             reconcile::put_down(self.site, self.incarnation, Doom { by: Killer::ClientGone, why })?
@@ -284,8 +338,8 @@ impl Follower<'_> {
 
     fn finish(mut self, sink: &mut dyn Sink) -> Result<Finished, Error> {
         reconcile::settle(self.site, self.incarnation)?;
-        // What was written between the last look and the end.
-        self.pass_on(sink)?;
+        self.gone = true;
+        self.pass_on_rest(sink)?;
         let Known { workload, incarnation } = as_written(self.site, self.workload)?;
         let WorkloadState::Over(outcome) = workload.state else {
             return Err(FollowError::NoOutcome { workload: self.workload }.into());

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 /// Read at once.
-const CHUNK: usize = 128 * 1024;
+const CHUNK: usize = 64 * 1024;
 
 /// A log being read.
 #[derive(Debug)]
@@ -78,32 +78,38 @@ impl Tail {
         FollowError::Log { path: self.path.clone(), source }
     }
 
-    /// Gives everything that is new to `show`, in order, and how much was not kept once that is known.
-    pub(crate) fn drain(&mut self, show: &mut dyn FnMut(Stream, &[u8])) -> Result<Option<u64>, FollowError> {
+    /// Gives everything that is new to `show`, in order.
+    pub(crate) fn drain(&mut self, show: &mut dyn FnMut(Stream, &[u8])) -> Result<(), FollowError> {
+        while self.read_chunk(show)? {}
+        Ok(())
+    }
+
+    /// Gives what the next chunk of the log completes to `show`; `false` when there is no more yet.
+    pub(crate) fn read_chunk(
+        &mut self,
+        show: &mut dyn FnMut(Stream, &[u8]),
+    ) -> Result<bool, FollowError> {
         self.look()?;
-        let mut dropped = None;
-        while let Some(log) = &mut self.log {
-            let length = match log.read(&mut self.chunk) {
-                Ok(0) => break,
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(self.failed(error)),
-            };
-            let new = &self.chunk[..length];
-            let Format::Records(reader) = &mut self.format else {
-                show(Stream::Stdout, new);
-                continue;
-            };
-            reader.push(new);
-            let damaged = |source| FollowError::Damaged { path: self.path.clone(), source };
-            while let Some(record) = reader.next_record().map_err(damaged)? {
-                match record {
-                    Record::Data { stream, bytes, .. } => show(stream, &bytes),
-                    Record::Truncated { dropped: bytes, .. } => dropped = Some(bytes),
-                }
+        let Some(log) = &mut self.log else { return Ok(false) };
+        let length = match retry_interrupted(|| log.read(&mut self.chunk)) {
+            Ok(0) => return Ok(false),
+            Ok(length) => length,
+            Err(error) => return Err(self.failed(error)),
+        };
+        let new = &self.chunk[..length];
+        let Format::Records(reader) = &mut self.format else {
+            show(Stream::Stdout, new);
+            return Ok(true);
+        };
+        reader.push(new);
+        let damaged = |source| FollowError::Damaged { path: self.path.clone(), source };
+        while let Some(record) = reader.next_record().map_err(damaged)? {
+            // How much was not kept, the store tells.
+            if let Record::Data { stream, bytes, .. } = record {
+                show(stream, &bytes);
             }
         }
-        Ok(dropped)
+        Ok(true)
     }
 
     /// Takes note of what the descriptor told; what it means is seen by [`Tail::drain`].
@@ -115,6 +121,15 @@ impl Tail {
                 Ok(0) | Err(Errno::WOULDBLOCK) => return Ok(()),
                 Err(errno) => return Err(self.failed(errno.into())),
             }
+        }
+    }
+}
+
+fn retry_interrupted(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
         }
     }
 }
@@ -137,15 +152,14 @@ mod tests {
         Record::Data { stream, unix_ns: 0, offset: 0, bytes: bytes.to_vec() }.encode()
     }
 
-    fn drained(tail: &mut Tail) -> (String, Option<u64>) {
+    fn drained(tail: &mut Tail) -> String {
         let mut seen = String::new();
-        let dropped = tail
-            .drain(&mut |stream, bytes| {
+        tail.drain(&mut |stream, bytes| {
                 seen.push(if stream == Stream::Stdout { 'o' } else { 'e' });
                 seen.push_str(std::str::from_utf8(bytes).unwrap());
-            })
-            .unwrap();
-        (seen, dropped)
+        })
+        .unwrap();
+        seen
     }
 
     #[test]
@@ -154,21 +168,21 @@ mod tests {
         let evidence = Evidence::at(top.path().to_owned());
         let mut tail = Tail::of(&evidence).unwrap();
         let more = |tail: &Tail| wait::readable(&[tail.as_fd()], Duration::from_secs(20)).unwrap().is_some();
-        assert_eq!(drained(&mut tail), (String::new(), None));
+        assert_eq!(drained(&mut tail), "");
         let mut log = File::create(evidence.output_log()).unwrap();
         log.write_all(MAGIC).unwrap();
         assert!(more(&tail));
         tail.acknowledge().unwrap();
-        assert_eq!(drained(&mut tail), (String::new(), None));
+        assert_eq!(drained(&mut tail), "");
         let first = record(Stream::Stdout, b"one");
         log.write_all(&first[..5]).unwrap();
         assert!(more(&tail), "growth of the log itself is told");
         tail.acknowledge().unwrap();
-        assert_eq!(drained(&mut tail), (String::new(), None));
+        assert_eq!(drained(&mut tail), "");
         log.write_all(&first[5..]).unwrap();
         log.write_all(&record(Stream::Stderr, b"two")).unwrap();
         log.write_all(&Record::Truncated { unix_ns: 0, dropped: 9 }.encode()).unwrap();
-        assert_eq!(drained(&mut tail), ("oone".to_owned() + "etwo", Some(9)));
+        assert_eq!(drained(&mut tail), "ooneetwo");
     }
 
     #[test]
