@@ -5,7 +5,7 @@
 
 use crate::deadline::{until, within};
 use crate::lab::Lab;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::env;
 use std::ffi::OsStr;
 use std::fmt;
@@ -165,9 +165,12 @@ impl<'lab> Call<'lab> {
 }
 
 impl Running {
-    /// Whether it has not ended yet.
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("our own child can be asked for").is_none()
+    /// Whether it has not ended yet. One that has is left unreaped until [`Running::wait`]: its pid, and so its
+    /// process group, can not come to mean another's before.
+    pub fn is_running(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let ended = waitid(WaitId::Pid(Pid::from_child(&self.child)), options);
+        ended.expect("our own child can be asked for").is_none()
     }
 
     /// Waits for the line of that number (from 0) on standard output.
@@ -187,11 +190,11 @@ impl Running {
         }
     }
 
-    /// Sends a signal to its process group, as a terminal does.
+    /// Sends a signal to its process group, as a terminal does; what is left of the group when it has ended.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         let group = Pid::from_child(&self.child);
-        kill_process_group(group, signal).expect("the call is still running");
+        kill_process_group(group, signal).expect("a call that nobody has waited for has its group");
     }
 
     /// Sends SIGKILL to it and its group; nothing of it can clean up.

@@ -6,7 +6,8 @@ use crate::process::{self, Process};
 use crate::setup::Setup;
 use crate::{evidence, library, program};
 use outlast_prove::inventory::Tree;
-use outlast_prove::{Inventory, Scope};
+use outlast_prove::{FaultPoint, Inventory, Scope};
+use outlast_wire::journal::{Journal, JournalEntry};
 use outlast_wire::paths::{Evidence, Places};
 use outlast_wire::view::{DoctorView, WorkloadView};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -21,6 +22,9 @@ use tempfile::TempDir;
 const TEARDOWN: Duration = Duration::from_secs(2);
 /// What a test left running at its end must be over within this, or it is the test's mistake.
 const ENDED_WITHIN: Duration = Duration::from_secs(30);
+
+/// A cold boot comes before the latest point at which a runner can be held.
+const HELD_WITHIN: Duration = Duration::from_secs(120);
 
 /// A place for one test.
 #[derive(Debug)]
@@ -198,6 +202,19 @@ impl Lab {
         until("one runner is there", Duration::from_secs(30), runner)
     }
 
+    /// Waits until a runner stands still at the point, by its own journal, and returns its evidence directory.
+    #[track_caller]
+    pub fn until_held(&self, point: FaultPoint) -> Evidence {
+        let wanted = JournalEntry::Held { hold: point.name() };
+        let is_held = |evidence: &Evidence| {
+            let journal = Journal::parse(&fs::read(evidence.journal()).unwrap_or_default());
+            evidence.hold().exists() && journal.lines.iter().any(|line| line.entry == wanted)
+        };
+        until(&format!("held at {}", point.name()), HELD_WITHIN, || {
+            self.incarnations().into_iter().find(is_held)
+        })
+    }
+
     /// Waits for the one VMM of that runner, and takes hold of it.
     #[track_caller]
     pub fn vmm(&self, runner: &Process) -> Process {
@@ -233,10 +250,15 @@ impl Lab {
         let library = if self.own_library {
             // What a library is for is no leak; what is being made in it, or was left half made, is.
             let kept = ["images", "kernels", "vmm", "boot", "canary", "verified"];
-            let with_all = |tree: Tree, name: &&str| tree.except(name).except(&format!("{name}/**"));
+            // A leading dot is what scratch has; only locks and the store of finished things have it and stay.
+            let below = ["", "/*", "/*/**", "/.store", "/.store/**", "/.lock", "/.lock-*"];
+            let with_all = |tree: Tree, name: &&str| {
+                below.iter().fold(tree, |tree, below| tree.except(&format!("{name}{below}")))
+            };
             let templates = ["templates", "templates/*", "templates/*/*", "templates/.lock-*"];
             templates.iter().fold(kept.iter().fold(library, with_all), |tree, name| tree.except(name))
         } else {
+            // Others make things here at the same time; ours can be told by the incarnation that makes them.
             let ids = self.incarnations().into_iter();
             let name = |evidence: Evidence| Some(evidence.path().file_name()?.to_str()?.to_owned());
             library.only_naming(ids.filter_map(name))
@@ -244,8 +266,11 @@ impl Lab {
         Scope::new()
             .with_places(&self.places)
             .with_tree(library)
-            // Static by contract: the family, one directory per store, and where runners leave from.
-            .with_cgroups("", &["outlast", "outlast/*"])
+            // Nobody else's: every test has its own.
+            .with_tree(Tree::all("/run"))
+            .with_tree(Tree::all("/var/tmp"))
+            // Static by contract: the family, and where all runners are.
+            .with_cgroups("", &["outlast", "outlast/runners"])
             .with_open_files_of(1)
             .with_open_files_of(std::process::id())
             .with_memory_directory("/dev/shm")

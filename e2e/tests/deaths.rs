@@ -3,6 +3,7 @@
 
 use outlast_e2e::call::Running;
 use outlast_e2e::{Lab, Process, Setup, on_lab, until};
+use outlast_prove::FaultPoint;
 use outlast_wire::view::WorkloadView;
 use rustix::process::Signal;
 use std::time::{Duration, SystemTime};
@@ -84,18 +85,32 @@ fn a_terminal_that_goes_away_kills_a_foreground_run() {
     });
 }
 
+/// A client and this test are of one session: what ends that whole session must not reach the runner.
+#[track_caller]
+fn expect_own_session(runner: &Process) {
+    // As our namespace numbers it; 0 is a session that began outside of it, as the test's own does.
+    let outermost = |ids: Option<String>| ids?.split_whitespace().next()?.parse::<u32>().ok();
+    let its = outermost(runner.status("NSsid")).expect("a living process is in a session");
+    let status = std::fs::read_to_string("/proc/self/status").expect("our own status can be read");
+    let ours = status.lines().find_map(|line| line.strip_prefix("NSsid:")).map(str::to_owned);
+    assert!(!runner.is_dead(), "the signal missed it, and what was read is its own");
+    assert!(its != 0 && Some(its) != outermost(ours), "the runner is in a session of its own, not in {its}");
+}
+
 #[test]
 fn a_detached_run_outlives_its_client_and_completes() {
-    on_lab(|lab| {
+    Setup::new().marked_for_proofs().run(|lab| {
         let code = "import time\nprint('up')\ntime.sleep(3)\nprint('done')\n";
-        let mut running = lab.python(code, &["--detach"]).start();
-        let id = running.line(0, Duration::from_secs(250)).text;
-        // It has said the id: from here on its death must not matter. It may be gone already.
-        if running.is_running() {
-            running.kill();
-        } else {
-            running.wait().expect_code(0);
-        }
+        lab.python("pass", &[]).run().expect_code(0);
+        let mut running = lab.python(code, &["--detach"]).env("OUTLAST_HOLD", "certify:before").start();
+        let evidence = lab.until_held(FaultPoint::named("certify:before").unwrap());
+        let id = running.line(0, SOON).text;
+        until("the client leaves by itself", SOON, || (!running.is_running()).then_some(()));
+        // Whatever it left in its process group dies here, long before the program is started.
+        running.kill().expect_code(0);
+        expect_own_session(&lab.runner());
+        assert!(evidence.hold().exists() && lab.show(&id).outcome.is_none(), "the runner is still held");
+        std::fs::remove_file(evidence.hold()).unwrap();
         let view = lab.until_over(&id, Duration::from_secs(120));
         expect_end(&view, "completed", "stopped");
         lab.outlast(&["logs", &id]).expect_code(0).expect_stdout("up\ndone\n");

@@ -110,6 +110,15 @@ fn killing_the_outer_half_takes_the_inside_along() {
 }
 
 #[test]
+fn an_inside_whose_outer_half_is_gone_starts_nothing() {
+    // Our parent is not PID 1, and who starts this is not it: as if `outside` had died before.
+    let output = Command::new(INIT).args(["--as-pid-1", "1", "echo", "started"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    assert!(output.stdout.is_empty(), "nothing was started: {output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the outer half, 1, is gone"), "{output:?}");
+}
+
+#[test]
 #[should_panic(expected = "the test failed inside its namespaces")]
 fn a_panic_inside_is_a_failure_outside() {
     alone(|| panic!("this text is expected"));

@@ -1,27 +1,11 @@
 //! The runner is killed at every fault point, before and after each step: never a leak, never a false
 //! success, and the next run works.
 
-use outlast_e2e::{Lab, Setup, on_lab, until};
+use outlast_e2e::{Setup, on_lab};
 use outlast_prove::FaultPoint;
 use outlast_wire::journal::{Journal, JournalEntry};
 use std::fs;
 use std::time::Duration;
-
-const HELD_WITHIN: Duration = Duration::from_secs(120);
-
-/// Waits until a runner stands still at the point, by its own journal, and returns its evidence directory.
-fn until_held(lab: &Lab, point: FaultPoint) -> outlast_wire::paths::Evidence {
-    until(&format!("held at {}", point.name()), HELD_WITHIN, || {
-        let held = |journal: &Journal| {
-            let wanted = JournalEntry::Held { hold: point.name() };
-            journal.lines.iter().any(|line| line.entry == wanted)
-        };
-        lab.incarnations().into_iter().find(|evidence| {
-            let journal = fs::read(evidence.journal()).unwrap_or_default();
-            evidence.hold().exists() && held(&Journal::parse(&journal))
-        })
-    })
-}
 
 #[track_caller]
 fn killed_at(name: &str) {
@@ -30,7 +14,7 @@ fn killed_at(name: &str) {
         // Baseline: it works, and the template exists, so that the held runner is the workload's own.
         lab.python("print('before')", &[]).run().expect_code(0);
         let running = lab.python("print('held')", &["--json"]).env("OUTLAST_HOLD", name).start();
-        let evidence = until_held(lab, point);
+        let evidence = lab.until_held(point);
         // Its pidfd is closed at once: it would be a file left open by this test.
         lab.runner().kill();
         let output = running.wait();
@@ -94,7 +78,7 @@ fn a_held_run_goes_on_as_if_nothing_had_been_when_it_is_released() {
     Setup::new().marked_for_proofs().run(|lab| {
         lab.python("pass", &[]).run().expect_code(0);
         let running = lab.python("print('released')", &[]).env("OUTLAST_HOLD", "launch-vmm:after").start();
-        let evidence = until_held(lab, FaultPoint::named("launch-vmm:after").unwrap());
+        let evidence = lab.until_held(FaultPoint::named("launch-vmm:after").unwrap());
         fs::remove_file(evidence.hold()).unwrap();
         running.wait().expect_code(0).expect_stdout("released\n");
         let journal = Journal::parse(&fs::read(evidence.journal()).unwrap());
@@ -130,7 +114,7 @@ fn a_client_that_is_killed_while_its_runner_is_held_ends_the_run_once_it_is_rele
     Setup::new().marked_for_proofs().run(|lab| {
         lab.python("pass", &[]).run().expect_code(0);
         let running = lab.python("print('x')", &[]).env("OUTLAST_HOLD", "certify:before").start();
-        let evidence = until_held(lab, FaultPoint::named("certify:before").unwrap());
+        let evidence = lab.until_held(FaultPoint::named("certify:before").unwrap());
         running.kill();
         let _ = fs::remove_file(evidence.hold());
         let id = lab.workloads().remove(0).id;

@@ -10,7 +10,7 @@ use std::process::Command;
 
 /// Files of code that may be longer than this need a reason.
 const MAX_LINES: usize = 600;
-/// Words the house refuses in names of its own (`design.md` says which and why).
+/// Words the house refuses in names of its own: they promise less than what is meant, or something else.
 const REFUSED: [&str; 8] =
     ["sandbox", "instance", "container", "job", "task", "manager", "handler", "daemon"];
 /// The only places that may use `unsafe`.
@@ -214,8 +214,15 @@ fn house_no_name_of_ours_has_a_refused_word() {
     assert!(found.is_empty(), "refused words: {found:#?}");
 }
 
-/// What every crate of ours uses of ours, as cargo says: short names, normal dependencies only.
-fn edges() -> BTreeMap<String, BTreeSet<String>> {
+/// Crates of ours that another may use in its tests only, and that are no edges of the map: none.
+const DEV_EDGES: [(&str, &str); 0] = [];
+
+/// The kinds of dependencies that become part of a crate, and those of its tests, in the words of cargo.
+const SHIPPED: [Option<&str>; 2] = [None, Some("build")];
+const OF_TESTS: [Option<&str>; 1] = [Some("dev")];
+
+/// What every crate of ours uses of ours in one of these ways, as cargo says: short names.
+fn edges(kinds: &[Option<&str>]) -> BTreeMap<String, BTreeSet<String>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
@@ -226,9 +233,9 @@ fn edges() -> BTreeMap<String, BTreeSet<String>> {
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo speaks JSON");
     let mut edges = BTreeMap::new();
     for package in metadata["packages"].as_array().expect("packages") {
-        let normal = package["dependencies"].as_array().expect("dependencies").iter();
-        let normal = normal.filter(|dependency| dependency["kind"].is_null());
-        let names = normal.filter_map(|dependency| short(dependency["name"].as_str()?));
+        let uses = package["dependencies"].as_array().expect("dependencies").iter();
+        let uses = uses.filter(|dependency| kinds.contains(&dependency["kind"].as_str()));
+        let names = uses.filter_map(|dependency| short(dependency["name"].as_str()?));
         let name = package["name"].as_str().and_then(short).expect("a crate of ours");
         edges.insert(name, names.collect());
     }
@@ -279,10 +286,8 @@ fn house_the_edge_table_is_read_as_it_is_written() {
 
 #[test]
 fn house_crates_depend_as_the_map_says() {
-    let Ok(text) = fs::read_to_string(root().join("ARCHITECTURE.md")) else {
-        return outlast_e2e::skip::say("the edge table", "there is no ARCHITECTURE.md yet");
-    };
-    let (mut map, edges) = (table(&text), edges());
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("there is an ARCHITECTURE.md");
+    let (mut map, edges) = (table(&text), edges(&SHIPPED));
     assert!(!map.is_empty(), "ARCHITECTURE.md has a table '| crate | may use of ours | must never know |'");
     // A crate that a later part brings may stand on the map already; it cannot be compared yet.
     map.retain(|name, _| edges.contains_key(name));
@@ -295,42 +300,68 @@ fn house_crates_depend_as_the_map_says() {
     }
 }
 
-/// The names of all functions, and of those that a macro makes from lines like `name = "…",`.
-fn functions() -> BTreeSet<String> {
+#[test]
+fn house_tests_use_no_crate_of_ours_that_their_crate_does_not() {
+    let allowed = BTreeSet::from(DEV_EDGES.map(|(name, uses)| (name.to_owned(), uses.to_owned())));
+    let edges = edges(&OF_TESTS).into_iter();
+    let found: BTreeSet<(String, String)> =
+        edges.flat_map(|(name, uses)| uses.into_iter().map(move |used| (name.clone(), used))).collect();
+    assert_eq!(found, allowed, "development dependencies on crates of ours (left: cargo, right: this file)");
+}
+
+/// Attributes that make a function a test, in `proptest!` as everywhere else.
+const TEST_ATTRIBUTES: [&str; 3] = ["#[test]", "#[tokio::test]", "#[tokio::test("];
+/// Macros of ours that make a test of every line `name = …,` in them.
+const TEST_MACROS: [&str; 1] = ["killed_at! {"];
+
+/// The names of the tests in a file. One that is ignored keeps no promise, and does not count.
+fn tests_in(text: &str) -> BTreeSet<String> {
     let name = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
-    let mut names = BTreeSet::new();
-    for (_, text) in sources() {
-        for line in text.lines().map(str::trim) {
-            names.extend(line.split_once("fn ").map(|(_, tail)| name(tail)));
-            names.extend(
-                line.split_once(" = \"").filter(|_| line.ends_with("\",")).map(|(head, _)| name(head)),
-            );
+    let (mut names, mut attributed, mut in_macro) = (BTreeSet::new(), false, false);
+    for line in code_only(text).lines().map(str::trim) {
+        if in_macro {
+            in_macro = line != "}";
+            names.extend(line.split_once(" =").map(|(head, _)| name(head)));
+            continue;
         }
+        in_macro = TEST_MACROS.contains(&line);
+        attributed |= TEST_ATTRIBUTES.iter().any(|attribute| line.starts_with(attribute));
+        if let Some((_, tail)) = line.split_once("fn ") {
+            names.extend(Some(name(tail)).filter(|_| attributed));
+        }
+        // Further attributes may stand between, over several lines; a function, a statement or a block ends it.
+        attributed &= !line.contains("#[ignore") && !line.contains("fn ") && !line.ends_with([';', '{', '}']);
     }
+    names.remove("");
     names
 }
 
 #[test]
+fn house_only_tests_are_taken_for_tests() {
+    let text = "fn helper_of_it() {}\n#[test]\n#[should_panic(\n    expected = \"fn no_such_test()\"\n)]\nfn a_real_test() {\n\
+                fn inner_helper() {}\n}\n#[tokio::test]\nasync fn an_async_test() {}\n// #[test]\nfn not_a_test() {}\n\
+                #[test]\n#[ignore]\nfn an_ignored_test() {}\nproptest! {\n    #[test]\n    fn a_property(x in 0..9) {}\n}\n\
+                killed_at! {\n    a_made_test = \"claim:before\",\n}\nlet no_test = \"x\",\n";
+    assert_eq!(Vec::from_iter(tests_in(text)), ["a_made_test", "a_property", "a_real_test", "an_async_test"]);
+}
+
+#[test]
 fn house_every_guarantee_names_a_test_that_exists_or_says_pending() {
-    let Ok(text) = fs::read_to_string(root().join("GUARANTEES.md")) else {
-        return outlast_e2e::skip::say("the guarantees", "there is no GUARANTEES.md yet");
-    };
-    let tests = functions();
+    let text = fs::read_to_string(root().join("GUARANTEES.md")).expect("there is a GUARANTEES.md");
+    let tests: BTreeSet<String> = sources().iter().flat_map(|(_, text)| tests_in(text)).collect();
     let is_promise =
         |line: &&str| line.trim_start_matches(['|', ' ', '-', '*']).starts_with(|c: char| c.is_ascii_digit());
     let promises: Vec<&str> = text.lines().filter(is_promise).collect();
     assert!(!promises.is_empty(), "GUARANTEES.md has numbered lines");
     for promise in promises {
-        // A test's name is between backquotes and has at least two underscores; module paths may precede it.
-        let quoted =
-            promise.split('`').skip(1).step_by(2).map(|name| name.rsplit("::").next().unwrap_or(name));
-        let names: Vec<&str> =
-            quoted.filter(|name| name.matches('_').count() >= 2 && !name.contains(' ')).collect();
+        // Behind the last dash stand tests only, between backquotes; module paths may precede their names.
+        let kept_by = promise.rsplit_once(" — ").map_or("", |(_, names)| names);
+        let names: Vec<&str> = kept_by.split('`').skip(1).step_by(2).collect();
         assert!(
             !names.is_empty() || promise.to_lowercase().contains("pending"),
             "no test and not pending: {promise}"
         );
-        for name in names {
+        for name in names.into_iter().map(|name| name.rsplit("::").next().unwrap_or(name)) {
             assert!(tests.contains(name), "there is no test '{name}': {promise}");
         }
     }

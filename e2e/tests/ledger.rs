@@ -1,7 +1,7 @@
 //! What is written down: idempotency keys, exactly one outcome, and the audit chain.
 
 use outlast_e2e::{Lab, Setup, on_lab};
-use outlast_wire::view::RunView;
+use outlast_wire::view::{AuditView, RunView};
 use std::process::Command;
 
 #[test]
@@ -55,8 +55,9 @@ fn tamper(lab: &Lab, statements: &[&str]) {
 const MIDDLE: &str = "(select seq from events order by seq limit 1 offset (select count(*) / 2 from events))";
 const LAST: &str = "(select max(seq) from events)";
 
+/// Tampers, and compares every finding with what is expected, given the number of the middle and of the last row.
 #[track_caller]
-fn tampered(statements: &[&str]) {
+fn tampered(statements: &[&str], expected: impl Fn(i64, i64) -> Vec<String>) {
     Setup::new().audit_will_break().run(|lab| {
         for code in ["1", "2"] {
             lab.python(code, &[]).run().expect_code(0);
@@ -67,19 +68,20 @@ fn tampered(statements: &[&str]) {
         let (middle, last, count) = (row[0], row[1], row[2]);
         assert!(count >= 6, "two runs leave at least three events each: {count}");
         tamper(lab, statements);
-        let bad = lab.outlast(&["audit", "verify"]);
-        bad.expect_code(1);
-        let said = bad.stdout_text() + &bad.stderr_text();
-        let named =
-            |number: i64| said.split(|c: char| !c.is_ascii_digit()).any(|word| word == number.to_string());
-        assert!(
-            named(middle) || named(middle + 1) || named(last) || named(last - 1),
-            "the row ({middle}, or the end {last}) is named:\n{bad}"
-        );
-        let found = lab.outlast(&["audit", "verify", "--json"]);
-        found.expect_code(1);
-        found.json::<serde_json::Value>();
+        expect_findings(lab, count, &expected(middle, last));
     });
+}
+
+/// That both forms of the verification find exactly this, and that the head still counts `count` events.
+#[track_caller]
+fn expect_findings(lab: &Lab, count: i64, expected: &[String]) {
+    let view: AuditView = lab.outlast(&["audit", "verify", "--json"]).expect_code(1).json();
+    assert_eq!(view.findings, expected);
+    assert_eq!((view.intact, i64::try_from(view.count), view.unlisted), (false, Ok(count), 0));
+    let text = lab.outlast(&["audit", "verify"]).expect_code(1).stdout_text();
+    let mut lines = expected.to_vec();
+    lines.push(format!("NOT INTACT: {count} events, head {}", view.head));
+    assert_eq!(text.lines().collect::<Vec<_>>(), lines);
 }
 
 fn query(lab: &Lab, query: &str) -> Vec<i64> {
@@ -94,22 +96,26 @@ fn query(lab: &Lab, query: &str) -> Vec<i64> {
 
 #[test]
 fn a_changed_row_of_the_audit_chain_is_found() {
-    tampered(&[&format!("update events set body = replace(body, '{{', '{{ ') || ' ' where seq = {MIDDLE}")]);
+    let change = format!("update events set body = replace(body, '{{', '{{ ') || ' ' where seq = {MIDDLE}");
+    tampered(&[&change], |middle, _| vec![format!("event {middle} was changed")]);
 }
 
 #[test]
 fn a_changed_time_in_the_audit_chain_is_found() {
-    tampered(&[&format!("update events set unix_ns = unix_ns + 1 where seq = {MIDDLE}")]);
+    let change = format!("update events set unix_ns = unix_ns + 1 where seq = {MIDDLE}");
+    tampered(&[&change], |middle, _| vec![format!("event {middle} was changed")]);
 }
 
 #[test]
 fn a_removed_row_of_the_audit_chain_is_found() {
-    tampered(&[&format!("delete from events where seq = {MIDDLE}")]);
+    let removal = format!("delete from events where seq = {MIDDLE}");
+    tampered(&[&removal], |middle, _| vec![format!("events {middle} to {middle} were removed")]);
 }
 
 #[test]
 fn a_lost_tail_of_the_audit_chain_is_found() {
-    tampered(&[&format!("delete from events where seq = {LAST}")]);
+    let removal = format!("delete from events where seq = {LAST}");
+    tampered(&[&removal], |_, last| vec![format!("the newest events, {last} to {last}, were removed")]);
 }
 
 #[test]
@@ -120,14 +126,21 @@ fn two_rows_of_the_audit_chain_in_the_wrong_order_are_found() {
     let column = |name: &str| format!("{name} = (select {name} from pair where pair.seq <> events.seq)");
     let columns = ["unix_ns", "kind", "subject", "body", "previous", "hash"].map(column).join(", ");
     let swap = format!("update events set {columns} where seq in (select seq from pair)");
-    tampered(&[&copy, &swap]);
+    tampered(&[&copy, &swap], |middle, _| {
+        let next = middle + 1;
+        vec![
+            format!("event {middle} was event {next}: moved"),
+            format!("event {next} was event {middle}: moved"),
+        ]
+    });
 }
 
 #[test]
 fn all_events_gone_is_found() {
     Setup::new().audit_will_break().run(|lab| {
         lab.python("pass", &[]).run().expect_code(0);
+        let count = query(lab, "select count(*), 0 from events")[0];
         tamper(lab, &["delete from events"]);
-        lab.outlast(&["audit", "verify"]).expect_code(1);
+        expect_findings(lab, count, &[format!("the newest events, 1 to {count}, were removed")]);
     });
 }

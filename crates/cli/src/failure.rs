@@ -72,6 +72,11 @@ impl Failure {
 }
 
 impl Failure {
+    /// The sentence a person sees.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Tells a person; for a failure beside a result that has been printed.
     pub(crate) fn tell(&self) {
         output::note(&format!("{} {}", style::error("error:"), self.message));

@@ -2,18 +2,21 @@
 //!
 //! A `/dev/kvm` that opens proves nothing: there are hosts on which it creates VMs and then hangs every stock
 //! kernel. So a canary boots on it, once per (boot of the host, host kernel, VMM), under a deadline; like every
-//! VMM it is a runner's. A canary that could not even be tried decides nothing and is not remembered.
+//! VMM it is a runner's. Only what a guest on KVM did, or did not do in time, speaks against KVM; a full disk, a
+//! lock or a killed runner decides nothing and is not remembered. A deadline that passed may have been the host's
+//! fault: it is remembered for an hour.
 
 use crate::error::{Error, chain};
 use crate::incarnation::{Ground, Made};
 use crate::lock::Lock;
 use crate::notice::{Notice, Notify};
+use crate::reconcile::{journal_of, step_reached};
 use crate::site::{Site, private_directory};
 use crate::{clock, incarnation};
 use outlast_machine::host::{self, KvmDevice};
 use outlast_machine::image::Digest;
 use outlast_machine::process::{self, ProcessError};
-use outlast_model::{DeathCause, VcpuCount, timeout};
+use outlast_model::{BootStep, DeathCause, VcpuCount, timeout};
 use outlast_store::IncarnationRow;
 use outlast_wire::canary::{CanaryRecord, VERSION};
 use outlast_wire::exit_code::FailureKind;
@@ -26,6 +29,12 @@ use thiserror::Error;
 
 /// Who asks for a canary waits for another's this much longer than one may take.
 const CANARY_SLACK: Duration = Duration::from_secs(20);
+
+/// A canary that was too slow is tried again after this.
+const RETRY: Duration = Duration::from_secs(3600);
+
+/// The number of the signal that nothing catches.
+const SIGKILL: i32 = rustix::process::Signal::KILL.as_raw();
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +120,8 @@ pub(crate) enum KvmVerdict {
     Usable,
     /// It is there and does not work, and why.
     Unusable(String),
+    /// A guest on it did not come up in time, and how.
+    TooSlow(String),
     /// It is not there, or may not be used, and why.
     Absent(String),
     /// It could not be found out, and why.
@@ -134,7 +145,7 @@ pub(crate) fn choose(
         (AcceleratorChoice::Kvm, KvmDevice::NoPermission) => Err(AcceleratorError::KvmNotPermitted.into()),
         (AcceleratorChoice::Auto, _) => match verdict(site, ground, notify)? {
             KvmVerdict::Usable => Ok(Accelerator::Kvm),
-            KvmVerdict::Unusable(_) | KvmVerdict::Absent(_) => Ok(Accelerator::Tcg),
+            KvmVerdict::Unusable(_) | KvmVerdict::TooSlow(_) | KvmVerdict::Absent(_) => Ok(Accelerator::Tcg),
             KvmVerdict::Unknown(why) => {
                 notify(Notice::Warning(&format!("KVM could not be tried ({why}); this run is emulated")));
                 Ok(Accelerator::Tcg)
@@ -171,7 +182,7 @@ pub(crate) fn verdict(site: &Site, ground: &Ground, notify: Notify<'_>) -> Resul
     let row = boot_canary(site, ground);
     notify(Notice::Done);
     let (verdict, incarnation) = match row {
-        Ok(row) => (verdict_of(&row), row.id.to_string()),
+        Ok(row) => (verdict_of(&row, &trace_of(site, &row)), row.id.to_string()),
         Err(error) => (KvmVerdict::Unknown(chain(&error)), String::new()),
     };
     key.write(&path, &verdict, incarnation);
@@ -182,6 +193,17 @@ pub(crate) fn verdict(site: &Site, ground: &Ground, notify: Notify<'_>) -> Resul
 pub(crate) fn remembered(site: &Site, ground: &Ground) -> Option<KvmVerdict> {
     let key = Key::of(ground).ok()?;
     key.read(&site.places().library().canary().join(format!("{}.json", key.name())))
+}
+
+/// Forgets what speaks against KVM, so that it is tried again. Not being able to is told in the log.
+pub(crate) fn pardon(site: &Site, ground: &Ground) {
+    let Ok(key) = Key::of(ground) else { return };
+    let path = site.places().library().canary().join(format!("{}.json", key.name()));
+    if matches!(key.read(&path), Some(KvmVerdict::Unusable(_) | KvmVerdict::TooSlow(_))) {
+        if let Err(error) = std::fs::remove_file(&path) {
+            tracing::warn!(%error, path = %path.display(), "cannot forget a canary");
+        }
+    }
 }
 
 fn boot_canary(site: &Site, ground: &Ground) -> Result<IncarnationRow, Error> {
@@ -197,25 +219,51 @@ fn boot_canary(site: &Site, ground: &Ground) -> Result<IncarnationRow, Error> {
     incarnation::live_through(site, incarnation::new_id()?, made, &ground.locks(), timeout::CANARY)
 }
 
+/// How far a canary came, and what its VMM said.
+struct Trace {
+    step: BootStep,
+    vmm_said: String,
+}
+
+fn trace_of(site: &Site, row: &IncarnationRow) -> Trace {
+    let log = std::fs::read(site.places().evidence(row.id).vmm_log()).unwrap_or_default();
+    Trace {
+        step: step_reached(&journal_of(site, row.id)),
+        vmm_said: String::from_utf8_lossy(&log).to_lowercase(),
+    }
+}
+
+impl Trace {
+    /// Whether what ended it can be KVM's doing: a guest ran on it, or the VMM could not make one and says so.
+    fn is_about_kvm(&self) -> bool {
+        self.step >= BootStep::StartGuest
+            || (self.step == BootStep::LaunchVmm
+                && ["kvm", "msr"].iter().any(|word| self.vmm_said.contains(word)))
+    }
+}
+
 /// A canary that booted and was stopped has sung. What cannot be the accelerator's fault decides nothing.
-fn verdict_of(row: &IncarnationRow) -> KvmVerdict {
+fn verdict_of(row: &IncarnationRow, trace: &Trace) -> KvmVerdict {
     let Some(death) = &row.death else { return KvmVerdict::Unknown("it left no certificate".to_owned()) };
     let said = death.evidence.first().cloned().unwrap_or_default();
-    let undecided = [
-        DeathCause::NeverClaimed,
-        DeathCause::RunnerKilled,
-        DeathCause::HostRebooted,
-        DeathCause::HostOutOfMemory,
-        DeathCause::Unknown,
-    ];
-    if death.cause == DeathCause::Stopped.name() && row.running_unix_ns.is_some() {
+    let is = |cause: DeathCause| death.cause == cause.name();
+    if is(DeathCause::Stopped) && row.running_unix_ns.is_some() {
         return KvmVerdict::Usable;
     }
-    if death.cause == DeathCause::Stopped.name() || undecided.iter().any(|cause| cause.name() == death.cause)
-    {
-        return KvmVerdict::Unknown(format!("{}: {said}", death.cause.replace('_', " ")));
+    let cause = death.cause.replace('_', " ");
+    // The last is a death by a hand from outside: the host, short of memory, or a person.
+    let undecided = is(DeathCause::Stopped)
+        || is(DeathCause::NeverClaimed)
+        || is(DeathCause::RunnerKilled)
+        || is(DeathCause::HostRebooted)
+        || is(DeathCause::HostOutOfMemory)
+        || is(DeathCause::Unknown)
+        || death.signal == Some(SIGKILL);
+    if undecided || !trace.is_about_kvm() {
+        return KvmVerdict::Unknown(format!("{cause}: {said}"));
     }
-    KvmVerdict::Unusable(format!("a canary boot on it ended as {}: {said}", death.cause.replace('_', " ")))
+    let why = format!("a canary boot on it ended as {cause}: {said}");
+    if is(DeathCause::TimedOut) { KvmVerdict::TooSlow(why) } else { KvmVerdict::Unusable(why) }
 }
 
 /// What a canary's result depends on.
@@ -244,14 +292,23 @@ impl Key {
         if record.version != VERSION || !ours {
             return None;
         }
-        Some(if record.usable { KvmVerdict::Usable } else { KvmVerdict::Unusable(record.reason) })
+        let now = now_monotonic_ns();
+        match (record.usable, record.until_monotonic_ns) {
+            (true, _) => Some(KvmVerdict::Usable),
+            (false, None) => Some(KvmVerdict::Unusable(record.reason)),
+            (false, Some(until)) => (now < until).then_some(KvmVerdict::TooSlow(record.reason)),
+        }
     }
 
     /// Remembers a decision. Not being able to is no failure: the next run tries again.
     fn write(&self, path: &Path, verdict: &KvmVerdict, incarnation: String) {
-        let (usable, reason) = match verdict {
-            KvmVerdict::Usable => (true, String::new()),
-            KvmVerdict::Unusable(reason) => (false, reason.clone()),
+        let a_while = u64::try_from(RETRY.as_nanos()).unwrap_or(u64::MAX);
+        let (usable, reason, until) = match verdict {
+            KvmVerdict::Usable => (true, String::new(), None),
+            KvmVerdict::Unusable(reason) => (false, reason.clone(), None),
+            KvmVerdict::TooSlow(reason) => {
+                (false, reason.clone(), Some(now_monotonic_ns().saturating_add(a_while)))
+            }
             KvmVerdict::Absent(_) | KvmVerdict::Unknown(_) => return,
         };
         let record = CanaryRecord {
@@ -263,11 +320,16 @@ impl Key {
             reason,
             incarnation,
             unix_ns: clock::unix_ns(),
+            until_monotonic_ns: until,
         };
         if let Err(error) = write_aside(path, &record) {
             tracing::debug!(%error, path = %path.display(), "the canary's result is not remembered");
         }
     }
+}
+
+fn now_monotonic_ns() -> u64 {
+    u64::try_from(clock::since_boot().as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn write_aside(path: &Path, record: &CanaryRecord) -> io::Result<()> {
@@ -276,4 +338,47 @@ fn write_aside(path: &Path, record: &CanaryRecord) -> io::Result<()> {
     let mut file = std::fs::File::create(&aside)?;
     file.write_all(&serde_json::to_vec(record)?)?;
     std::fs::rename(aside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::accept;
+    use outlast_wire::record::DeathRecord;
+
+    fn verdict(cause: &DeathCause, step: BootStep, vmm_said: &str) -> KvmVerdict {
+        let stage = accept(Duration::ZERO);
+        let mut row = stage.site.store().unwrap().incarnation(stage.incarnation).unwrap().unwrap();
+        row.death = Some(DeathRecord::new(cause, vec!["evidence".to_owned()], 1, "runner"));
+        verdict_of(&row, &Trace { step, vmm_said: vmm_said.to_owned() })
+    }
+
+    #[test]
+    fn only_what_can_be_kvms_fault_condemns_it() {
+        let unusable = |verdict| matches!(verdict, KvmVerdict::Unusable(_));
+        let unknown = |verdict| matches!(verdict, KvmVerdict::Unknown(_));
+        assert!(unusable(verdict(&DeathCause::GuestPanic, BootStep::AgentHello, "")));
+        assert!(unusable(verdict(&DeathCause::BootFailed, BootStep::StartGuest, "")));
+        let abort = "error: failed to set msr 0x48f; kvm_buf_set_msrs: assertion failed";
+        assert!(unusable(verdict(&DeathCause::BootFailed, BootStep::LaunchVmm, abort)));
+        assert!(unknown(verdict(&DeathCause::BootFailed, BootStep::LaunchVmm, "cannot allocate memory")));
+        assert!(unknown(verdict(&DeathCause::BootFailed, BootStep::Disks, "")));
+        assert!(unknown(verdict(&DeathCause::TimedOut, BootStep::Claim, "")));
+        assert!(unknown(verdict(&DeathCause::VmmSignalled { signal: 9 }, BootStep::AgentHello, "")));
+        assert!(matches!(verdict(&DeathCause::TimedOut, BootStep::AgentHello, ""), KvmVerdict::TooSlow(_)));
+    }
+
+    #[test]
+    fn a_canary_that_was_too_slow_is_forgotten_after_a_while() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("record.json");
+        let key = Key { boot_id: "b".to_owned(), kernel: "k".to_owned(), vmm: "v".to_owned() };
+        let slow = KvmVerdict::TooSlow("slow".to_owned());
+        key.write(&path, &slow, String::new());
+        assert_eq!(key.read(&path), Some(slow));
+        let mut record: CanaryRecord = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        record.until_monotonic_ns = Some(1);
+        std::fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+        assert_eq!(key.read(&path), None);
+    }
 }

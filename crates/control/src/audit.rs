@@ -4,28 +4,80 @@ use crate::error::Error;
 use crate::follow::FollowError;
 use crate::site::Site;
 use crate::wait;
-use outlast_store::{AuditReport, EventRow, Store};
+use outlast_store::{AuditReport, Digest, EventRow, Store};
+use outlast_wire::exit_code::FailureKind;
 use outlast_wire::view::{AuditView, EventView};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
+use thiserror::Error;
 
 /// Events are fetched in pages of this.
 const PAGE: u32 = 500;
 /// A follower looks this often even when nothing was told.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Verifies the whole chain of events.
+/// The audit log cannot be verified.
+#[derive(Debug, Error)]
+pub enum AuditError {
+    /// There is none: an answer would be about nothing.
+    #[error("there is no audit log: {} is not there", .path.display())]
+    NoStore {
+        /// The database.
+        path: PathBuf,
+    },
+    /// A text that is no head.
+    #[error("'{text}' is not COUNT:HEAD, as 'outlast audit verify' prints them")]
+    BadKept {
+        /// The text.
+        text: String,
+    },
+}
+
+impl AuditError {
+    /// The kind, from which exit codes follow.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::NoStore { .. } => FailureKind::NotFound,
+            Self::BadKept { .. } => FailureKind::BadInput,
+        }
+    }
+}
+
+/// What was kept elsewhere of an earlier verification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    count: u64,
+    head: Digest,
+}
+
+impl FromStr for Kept {
+    type Err = AuditError;
+
+    fn from_str(text: &str) -> Result<Self, AuditError> {
+        let parsed = text
+            .split_once(':')
+            .and_then(|(count, head)| Some(Self { count: count.parse().ok()?, head: head.parse().ok()? }));
+        parsed.ok_or_else(|| AuditError::BadKept { text: text.chars().take(100).collect() })
+    }
+}
+
+/// Verifies the whole chain of events, and, with what was kept of it, that it is still the same log.
 ///
 /// # Errors
-/// Those of the store; what is wrong with the chain is not an error but what was asked for.
-pub fn verify(site: &Site) -> Result<AuditView, Error> {
+/// [`AuditError::NoStore`], and those of the store; what is wrong with the chain is not an error but what was asked
+/// for.
+pub fn verify(site: &Site, kept: Option<Kept>) -> Result<AuditView, Error> {
     let Some(store) = site.existing_store()? else {
-        let head = outlast_store::Digest::from_bytes([0; 32]).to_string();
-        return Ok(AuditView { intact: true, count: 0, head, findings: Vec::new(), unlisted: 0 });
+        return Err(AuditError::NoStore { path: site.places().database() }.into());
     };
-    let report: AuditReport = store.audit_verify()?;
+    let report: AuditReport = match kept {
+        Some(kept) => store.audit_verify_since(kept.count, &kept.head)?,
+        None => store.audit_verify()?,
+    };
     Ok(AuditView {
         intact: report.is_intact(),
         count: report.count,
@@ -91,5 +143,33 @@ fn view(event: EventRow) -> EventView {
         subject: event.subject.to_string(),
         body: event.body,
         hash: event.hash.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::accept;
+
+    #[test]
+    fn a_log_is_verified_against_what_was_kept_of_it() {
+        let stage = accept(Duration::ZERO);
+        let view = verify(&stage.site, None).unwrap();
+        assert!(view.intact && view.count > 0);
+        let kept = |count: u64, head: &str| format!("{count}:{head}").parse::<Kept>();
+        let same = kept(view.count, &view.head).unwrap();
+        assert!(verify(&stage.site, Some(same)).unwrap().intact);
+        let other = kept(view.count, &"0".repeat(64)).unwrap();
+        assert!(!verify(&stage.site, Some(other)).unwrap().intact);
+        assert!(kept(1, "rubbish").is_err() && "1".parse::<Kept>().is_err());
+    }
+
+    #[test]
+    fn where_there_is_no_log_nothing_is_said_of_one() {
+        let top = tempfile::tempdir().unwrap();
+        let at = |name: &str| top.path().join(name);
+        let places = outlast_wire::paths::Places::new(at("home"), at("run"), at("library"));
+        let error = verify(&Site::new(places, at("bin")), None).unwrap_err();
+        assert_eq!(error.kind(), FailureKind::NotFound);
     }
 }

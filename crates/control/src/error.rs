@@ -4,6 +4,7 @@
 
 use crate::accelerator::AcceleratorError;
 use crate::archive::{ArchiveError, RefusedArchive};
+use crate::audit::AuditError;
 use crate::follow::FollowError;
 use crate::launch::LaunchError;
 use crate::reconcile::ReconcileError;
@@ -54,6 +55,9 @@ pub enum Error {
     /// Finding out what became of an incarnation.
     #[error(transparent)]
     Reconcile(#[from] ReconcileError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// A workload is not there, or not in the state for this.
     #[error(transparent)]
     Workload(#[from] WorkloadError),
@@ -74,6 +78,7 @@ impl Error {
             Self::Template(error) => error.kind(),
             Self::Reconcile(error) => error.kind(),
             Self::Workload(error) => error.kind(),
+            Self::Audit(error) => error.kind(),
         }
     }
 
@@ -98,6 +103,7 @@ impl Error {
             Self::Accelerator(error) => error.hint(),
             Self::Template(error) => error.hint(),
             Self::Workload(error) => error.hint(),
+            Self::Follow(FollowError::Interrupted { .. }) | Self::Audit(_) => None,
             Self::Launch(_) | Self::Host(_) | Self::Reconcile(_) | Self::Follow(_) => {
                 Some("outlast doctor".to_owned())
             }

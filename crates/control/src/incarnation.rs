@@ -11,8 +11,8 @@ use crate::site::{Site, SiteError, private_directory};
 use crate::{clock, reconcile, wait};
 use outlast_machine::backend::Backend;
 use outlast_machine::host;
-use outlast_machine::process;
 use outlast_machine::image::{self, Image, Initramfs, Lease as Lock, LibraryError, MemoryNeeds, PartKind};
+use outlast_machine::process;
 use outlast_machine::qemu::{self, Qemu};
 use outlast_machine::vmm_root::{self, VmmRoot};
 use outlast_model::{Hold, IncarnationId, Memory, VcpuCount, timeout};
@@ -217,12 +217,14 @@ pub(crate) fn make_evidence(site: &Site, id: IncarnationId) -> Result<Preparatio
     made.map_err(|source| SiteError::MakeDirectory { path, source })
 }
 
-/// Whether the process that prepares the evidence directory at `path` lives.
-pub(crate) fn is_being_prepared(path: &Path) -> bool {
-    let taken = File::open(path)
-        .and_then(|directory| Ok(rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive)?));
+/// Takes over an evidence directory from a process that is dead, or has written its row. `None` when that
+/// process is at work: then there is nothing to be said of the directory. While the lock is held nobody can
+/// write its row: what the store says is true until it is given back.
+pub(crate) fn take_over(path: &Path) -> Option<Preparation> {
     // What cannot be looked at is better left lying.
-    taken.is_err()
+    let directory = File::open(path).ok()?;
+    rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(Preparation { _lock: directory })
 }
 
 /// Makes an incarnation that runs no workload, and waits until it is over: at most `within` and the time its

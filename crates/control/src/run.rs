@@ -14,7 +14,9 @@ use crate::follow::{End, Finished, Sink, follow};
 use crate::incarnation::{self, Ground, Made};
 use crate::launch::{Lease, Order, launch};
 use crate::notice::{Notice, Notify};
-use crate::request::{Checked, Files, RequestError, RunRequest, Stdin, What, check, wire_program};
+use crate::request::{
+    Checked, Files, RequestError, RunRequest, Stdin, What, check, check_disk, wire_program,
+};
 use crate::site::{Site, SiteError, require_root};
 use crate::template::{self, Readiness};
 use crate::{clock, reconcile};
@@ -47,6 +49,9 @@ pub struct Accepted {
 /// is left. After that failures become its outcome, and this succeeds.
 pub fn run(site: &Site, request: RunRequest, notify: Notify<'_>) -> Result<Accepted, Error> {
     require_root("running a workload")?;
+    if let Some(id) = earlier(site, &request)? {
+        return Ok(Accepted { id, existing: true, lease: None });
+    }
     let mut checked = check(site, request)?;
     let ground = Ground::open(site, checked.image.clone())?;
     let chosen = accelerator::choose(site, checked.request.accelerator, &ground, notify)?;
@@ -87,6 +92,15 @@ pub fn run(site: &Site, request: RunRequest, notify: Notify<'_>) -> Result<Accep
             Err(error)
         }
     }
+}
+
+/// The workload that an earlier request with the same key made. Asked first, so that a repeated request gets its
+/// answer whatever has become of its files, its image and the disk; of two at the same time the commit decides.
+fn earlier(site: &Site, request: &RunRequest) -> Result<Option<WorkloadId>, Error> {
+    let (Some(key), Some(store)) = (&request.idempotency_key, site.existing_store()?) else {
+        return Ok(None);
+    };
+    Ok(store.workload_by_key(key)?)
 }
 
 fn accept(
@@ -177,7 +191,7 @@ fn copy_stdin(from: impl Read, path: &Path, to: &Path) -> Result<(), Error> {
     let write = |source| SiteError::Write { path: to.to_owned(), source };
     let mut file = create(to).map_err(write)?;
     let mut from = from.take(STDIN_BYTES + 1);
-    let mut buffer = vec![0; 128 * 1024];
+    let mut buffer = vec![0; 1024 * 1024];
     let mut size = 0;
     loop {
         let length = match from.read(&mut buffer) {
@@ -190,6 +204,8 @@ fn copy_stdin(from: impl Read, path: &Path, to: &Path) -> Result<(), Error> {
         if size > STDIN_BYTES {
             return Err(RequestError::StdinTooLarge { size }.into());
         }
+        // Asked again and again: how much there will be is not known, and others write to this disk, too.
+        check_disk(to, length as u64)?;
         file.write_all(&buffer[..length]).map_err(write)?;
     }
 }

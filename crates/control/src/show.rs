@@ -122,6 +122,7 @@ pub fn run_view(site: &Site, id: WorkloadId, outcome: &Outcome) -> Result<RunVie
         truncated_bytes: view.truncated_bytes,
         timings_ms: view.timings_ms,
         certificate: view.certificate,
+        outputs_error: None,
     })
 }
 

@@ -16,6 +16,22 @@ use thiserror::Error;
 /// A socket's path may have so many bytes (unix(7): sun_path, less the zero byte at its end).
 const SOCKET_PATH: usize = 107;
 
+/// What may lie in a home or a library, beside databases, incarnations, templates and hidden files.
+const PLACES: &[&str] = &[
+    "proofs",
+    "incarnations",
+    "run",
+    "library",
+    "images",
+    "kernels",
+    "boot",
+    "vmm",
+    "templates",
+    "canary",
+    "verified",
+    "lost+found",
+];
+
 /// Where things are and who serves them. One per process: it holds the one connection to the store.
 #[derive(Debug)]
 pub struct Site {
@@ -67,7 +83,7 @@ pub enum SiteError {
         source: io::Error,
     },
     /// Something of others, or open to others, stands where a private directory must be.
-    #[error("{} is not private: it must be a directory of this user that others cannot write to", .path.display())]
+    #[error("{} is not private: it must be a directory of this user's own (mode 0700), for nothing else", .path.display())]
     NotPrivate {
         /// The directory.
         path: PathBuf,
@@ -179,7 +195,8 @@ pub fn require_root(operation: &'static str) -> Result<(), SiteError> {
     if outlast_machine::host::is_root() { Ok(()) } else { Err(SiteError::NotRoot { operation }) }
 }
 
-/// Makes a directory and its missing parents, 0700, or checks that the one that is there is private.
+/// Makes a directory and its missing parents, 0700, or checks that the one that is there is private. One of ours
+/// into which others may look is made private; one in which others may write is refused.
 pub(crate) fn private_directory(path: &Path) -> Result<(), SiteError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|source| SiteError::MakeDirectory { path: path.to_owned(), source })?;
@@ -188,7 +205,30 @@ pub(crate) fn private_directory(path: &Path) -> Result<(), SiteError> {
     let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|_| not_private())?;
     let stat = rustix::fs::fstat(&directory).map_err(|_| not_private())?;
     let ours = stat.st_uid == rustix::process::geteuid().as_raw();
-    if ours && stat.st_mode & 0o022 == 0 { Ok(()) } else { Err(not_private()) }
+    if !ours || stat.st_mode & 0o022 != 0 {
+        return Err(not_private());
+    }
+    if !Mode::from_raw_mode(stat.st_mode).intersects(Mode::RWXG | Mode::RWXO) {
+        return Ok(());
+    }
+    // Of a directory that holds anything else it is not ours to say who may look into it.
+    if !holds_only_ours(path) {
+        return Err(not_private());
+    }
+    rustix::fs::fchmod(&directory, Mode::RWXU).map_err(|_| not_private())
+}
+
+fn holds_only_ours(path: &Path) -> bool {
+    let is_ours = |name: &str| {
+        name.starts_with('.')
+            || name.starts_with("outlast.db")
+            || PLACES.contains(&name)
+            || name.parse::<IncarnationId>().is_ok()
+            || Path::new(name).extension().is_some_and(|ending| ending == "json")
+            || (name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    let Ok(entries) = std::fs::read_dir(path) else { return false };
+    entries.flatten().all(|entry| entry.file_name().to_str().is_some_and(is_ours))
 }
 
 #[cfg(test)]
@@ -204,6 +244,14 @@ mod tests {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(private_directory(&path), Err(SiteError::NotPrivate { .. })));
+        let set = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        set(0o755);
+        std::fs::write(path.join("outlast.db"), "").unwrap();
+        private_directory(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700, "tightened");
+        set(0o755);
+        std::fs::write(path.join("etc"), "").unwrap();
+        assert!(matches!(private_directory(&path), Err(SiteError::NotPrivate { .. })), "not ours to tighten");
         let file = top.path().join("file");
         std::fs::write(&file, "").unwrap();
         assert!(matches!(private_directory(&file), Err(SiteError::MakeDirectory { .. })));

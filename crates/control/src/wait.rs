@@ -14,10 +14,7 @@ pub(crate) fn readable(descriptors: &[BorrowedFd<'_>], within: Duration) -> io::
 }
 
 /// The same for descriptors each of which is waited for in its own way.
-pub(crate) fn ready(
-    watched: &[(BorrowedFd<'_>, PollFlags)],
-    within: Duration,
-) -> io::Result<Option<usize>> {
+pub(crate) fn ready(watched: &[(BorrowedFd<'_>, PollFlags)], within: Duration) -> io::Result<Option<usize>> {
     let end = Instant::now().checked_add(within);
     let mut polled: Vec<PollFd<'_>> =
         watched.iter().map(|(descriptor, flags)| PollFd::from_borrowed_fd(*descriptor, *flags)).collect();

@@ -184,6 +184,15 @@ pub enum LaunchError {
     /// The monitor did not become usable.
     #[error("the VMM's monitor is not usable")]
     Monitor(#[source] BackendError),
+    /// The launch failed, and what was started may still run, with its files open.
+    #[error("process {pid} was killed because the launch failed, and is not proven dead")]
+    Undead {
+        /// Its pid in the runner's namespace.
+        pid: u32,
+        /// Why the launch failed.
+        #[source]
+        source: Box<LaunchError>,
+    },
 }
 
 /// A running VMM did not do what it was asked.
@@ -283,7 +292,7 @@ pub trait Backend: Sized {
     fn topology() -> String;
 
     /// Starts the VMM, confined. When this returns the process exists in its jail, its monitor answers, and
-    /// no vCPU runs.
+    /// no vCPU runs. When it fails the process is dead, or the error is [`LaunchError::Undead`].
     async fn launch(plan: &LaunchPlan) -> Result<(Self, VmmEvents), LaunchError>;
 
     /// Lets the machine run from its kernel's entry.

@@ -200,8 +200,9 @@ pub fn exec(spec: &JailSpec) -> Result<Infallible, JailError> {
 
 fn build(spec: &JailSpec) -> Result<(), JailError> {
     sys::unshare(UnshareFlags::NEWNS).map_err(step("unshare the mounts of", &spec.stage))?;
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", private).map_err(failed("make private", Path::new("/")))?;
+    // Nothing that is mounted below reaches the runner or the host, and what the host unmounts meanwhile is not
+    // kept busy by a copy of ours.
+    change_mounts(MountPropagationFlags::DOWNSTREAM)?;
 
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("outlast-jail", &spec.stage, "tmpfs", flags, c"mode=0755,size=64k,nr_inodes=256")
@@ -211,7 +212,14 @@ fn build(spec: &JailSpec) -> Result<(), JailError> {
     show_devices(&spec.devices, &spec.stage)?;
     mount_remount(&spec.stage, MountFlags::BIND | MountFlags::RDONLY | flags, c"")
         .map_err(failed("seal", &spec.stage))?;
-    pivot(&spec.stage)
+    pivot(&spec.stage)?;
+    // Only what the spec names is left: from here on the host mounts nothing into it.
+    change_mounts(MountPropagationFlags::PRIVATE)
+}
+
+fn change_mounts(propagation: MountPropagationFlags) -> Result<(), JailError> {
+    mount_change("/", propagation | MountPropagationFlags::REC)
+        .map_err(failed("change the propagation of", Path::new("/")))
 }
 
 /// The top of the VMM root: its directories bound read-only, its links (usr-merge) made again.

@@ -24,16 +24,16 @@ pub enum NamespaceError {
         /// What we are.
         pid: u32,
     },
-    /// The mounts could not be cut off from the host's.
-    #[error("cannot make the mounts private")]
-    Private(#[source] io::Error),
+    /// The mounts still lead back to the host's.
+    #[error("cannot make the mounts followers of the host's")]
+    Follow(#[source] io::Error),
     /// The new namespace's /proc could not be mounted.
     #[error("cannot mount /proc")]
     Proc(#[source] io::Error),
 }
 
 /// In the launcher: the next child this process starts is PID 1 of a new PID namespace, and everything from
-/// here on happens in new mount, network, IPC and UTS namespaces.
+/// here on happens in new mount, network, IPC and UTS namespaces, of which the mounts follow the host's.
 ///
 /// Order matters: launcher and runner share the new mount namespace, in which the runner covers /proc with its
 /// own. So the launcher reads the host's /proc about its child first and lets the child go on only then.
@@ -43,22 +43,29 @@ pub fn unshare_for_runner() -> Result<(), NamespaceError> {
         | UnshareFlags::NEWNET
         | UnshareFlags::NEWIPC
         | UnshareFlags::NEWUTS;
-    sys::unshare(flags).map_err(NamespaceError::Unshare)
+    sys::unshare(flags).map_err(NamespaceError::Unshare)?;
+    follow_the_host()
 }
 
-/// In the runner: checks that it is PID 1, cuts its mounts off from the host's, mounts a /proc that shows its
-/// own PID namespace, and sets the umask so that whatever it makes is its owner's alone.
+/// In the runner: checks that it is PID 1, lets no mount of its own reach the host, mounts a /proc that shows
+/// its own PID namespace, and sets the umask so that whatever it makes is its owner's alone.
 pub fn become_init() -> Result<(), NamespaceError> {
     let pid = std::process::id();
     if pid != 1 {
         return Err(NamespaceError::NotInit { pid });
     }
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", private).map_err(|errno| NamespaceError::Private(errno.into()))?;
+    follow_the_host()?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", "/proc", "proc", flags, None).map_err(|errno| NamespaceError::Proc(errno.into()))?;
     umask(Mode::RWXG | Mode::RWXO);
     Ok(())
+}
+
+/// What is mounted here from now on stays here, and what the host unmounts goes here too: private copies of the
+/// host's mounts would keep its disks and network shares busy for as long as a runner lives.
+fn follow_the_host() -> Result<(), NamespaceError> {
+    let follow = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change("/", follow).map_err(|errno| NamespaceError::Follow(errno.into()))
 }
 
 #[cfg(test)]

@@ -105,11 +105,13 @@ impl VmmRoot {
         self.lease.clone()
     }
 
-    /// Checks the binary against the manifest, by its stamp where that still holds.
+    /// Checks binary and tree against the manifest, by their stamps where those still hold: the libraries and the
+    /// firmware run in the VMM's process as much as the binary does.
     ///
     /// # Errors
-    /// [`LibraryError::Damaged`] when it differs.
+    /// [`LibraryError::Damaged`] when anything differs.
     pub fn check(&self, library: &Library) -> Result<(), LibraryError> {
+        expect(&self.path, self.digest, stamp::digest_of_tree(library, &self.path, tree_digest)?)?;
         let path = host_path(&self.path, BINARY);
         let found = stamp::digest_of(library, &path)?;
         expect(&path, self.binary_digest, found)

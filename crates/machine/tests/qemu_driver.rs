@@ -159,9 +159,8 @@ async fn a_state_that_is_not_there_is_told_before_anything_starts() {
 #[tokio::test]
 async fn a_vmm_that_dies_at_once_is_told_with_its_last_words() {
     let (plan, directory) = plan("dies-before-it-answers");
-    let Err(LaunchError::Exited { exit, last_words }) = Qemu::launch(&plan).await else {
-        panic!("launched");
-    };
+    let error = Qemu::launch(&plan).await.map(drop).unwrap_err();
+    let LaunchError::Exited { exit, last_words } = error else { panic!("{error:?}") };
     assert_eq!(exit, VmmExit::Code(1));
     assert_eq!(last_words.as_deref(), Some("fake-vmm: no such machine type"));
     let log = std::fs::read_to_string(directory.path().join("evidence/vmm.log")).unwrap();

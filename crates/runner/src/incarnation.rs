@@ -189,14 +189,13 @@ impl<B: Backend> Incarnation<B> {
         self.hold(step, Edge::After).await
     }
 
-    /// Does the step, cut short by whatever ends the incarnation. Two are not cut short, for what they began
-    /// would go on without us; both have short deadlines, and what happened meanwhile is seen right after.
+    /// Does the step, cut short by whatever ends the incarnation. Three are not cut short, for what they began
+    /// would go on without us; they have short deadlines, and what happened meanwhile is seen right after.
     async fn make(&mut self, step: BootStep) -> Result<(), Stumble> {
         match step {
             // A VMM half launched is owned by nobody; a commit that was sent off is carried out.
-            BootStep::LaunchVmm | BootStep::Publish => self.core.make(step).await,
-            BootStep::Claim
-            | BootStep::RunDirectory
+            BootStep::Claim | BootStep::LaunchVmm | BootStep::Publish => self.core.make(step).await,
+            BootStep::RunDirectory
             | BootStep::Disks
             | BootStep::StartGuest
             | BootStep::AgentHello

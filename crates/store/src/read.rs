@@ -61,6 +61,14 @@ impl Store {
         }
     }
 
+    /// The workload that was accepted with this idempotency key.
+    pub fn workload_by_key(&self, key: &str) -> Result<Option<WorkloadId>, StoreError> {
+        let ids = self.rows("find a workload", sql::WORKLOAD_BY_KEY, [key], |row| {
+            decode::Columns::new(row, "workload", "id").parsed("id")
+        })?;
+        Ok(ids.into_iter().next())
+    }
+
     /// A part of the list of workloads, newest first.
     pub fn workloads(&self, page: &Page) -> Result<Vec<WorkloadRow>, StoreError> {
         let before = page.before.map_or_else(|| BEHIND_ALL.to_owned(), |id| id.to_string());

@@ -24,6 +24,10 @@ pub struct CanaryRecord {
     pub incarnation: String,
     /// When, in nanoseconds since the Unix epoch.
     pub unix_ns: u64,
+    /// The result may be the fault of a busy host, and is good until CLOCK_BOOTTIME is this, in nanoseconds; absent
+    /// when it is good for as long as this boot of the host lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_monotonic_ns: Option<u64>,
 }
 
 #[cfg(test)]
@@ -41,6 +45,7 @@ mod tests {
             reason: "timed out".to_owned(),
             incarnation: "i".to_owned(),
             unix_ns: 1,
+            until_monotonic_ns: None,
         };
         let text = r#"{"version":1,"boot_id":"b","kernel":"6.1","vmm_digest":"d","usable":false,"reason":"timed out","incarnation":"i","unix_ns":1}"#;
         assert_eq!(serde_json::to_string(&record).unwrap(), text);

@@ -111,6 +111,8 @@ directory!(
         input_stdin = "input/stdin",
         /// The files the program handed back.
         outputs = "outputs",
+        /// The same while they are fetched.
+        partial_outputs = "outputs.partial",
         /// Exists while the runner is held.
         hold = "hold",
     }

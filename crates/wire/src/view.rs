@@ -33,6 +33,9 @@ pub struct RunView {
     pub timings_ms: Timings,
     /// The certificate of the incarnation; absent when it was not certified.
     pub certificate: Option<CertificateRecord>,
+    /// Why the files that the program left are not where they were to be handed back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outputs_error: Option<String>,
 }
 
 /// What `outlast ps --json` prints per workload, and `outlast show --json` for one.

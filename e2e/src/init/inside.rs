@@ -7,7 +7,8 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, wait};
 use rustix::thread::UnshareFlags;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -19,10 +20,24 @@ pub(super) fn main(arguments: &[OsString]) -> anyhow::Result<u8> {
     let [cgroups, program, rest @ ..] = arguments else { bail!("this role is not for people") };
     // A dead `outside` means that nobody waits for us; then nothing of the test may go on.
     set_parent_process_death_signal(Some(Signal::KILL)).context("ask for a signal when the parent dies")?;
+    expect_parent(cgroups)?;
     build(&Cgroups::named(cgroups))?;
     let child = Command::new(program).args(rest).env(INSIDE, "1").spawn();
     let child = child.with_context(|| format!("start {}", Path::new(program).display()))?;
     reap_until(Pid::from_child(&child))
+}
+
+/// That `outside` still lives: one that died before we asked for the signal never sends it.
+///
+/// For a PID 1 getppid(2) is always 0. /proc is still the one of `outside` and shows the parent as that sees it,
+/// and the cgroups carry that pid in their name; an orphan has another parent.
+fn expect_parent(outside: &OsStr) -> anyhow::Result<()> {
+    let status = fs::read_to_string("/proc/self/status").context("read who the parent is")?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).map(str::trim);
+    if parent.is_some_and(|parent| outside == parent) {
+        return Ok(());
+    }
+    bail!("the outer half, {}, is gone: the parent is {parent:?}", Path::new(outside).display())
 }
 
 fn build(cgroups: &Cgroups) -> anyhow::Result<()> {
@@ -38,9 +53,11 @@ fn build(cgroups: &Cgroups) -> anyhow::Result<()> {
         .context("make mounts private")?;
     let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", "/proc", "proc", plain, None).context("mount /proc")?;
-    // System V segments and shared memory of the host are not the test's.
-    mount("tmpfs", "/dev/shm", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, None)
-        .context("mount /dev/shm")?;
+    // Shared memory, sockets and scratch files of the host are not the test's. /tmp stays: labs are made there.
+    for (path, mode) in [("/dev/shm", c"mode=1777"), ("/run", c"mode=0755"), ("/var/tmp", c"mode=1777")] {
+        mount("tmpfs", path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(mode))
+            .with_context(|| format!("mount {path}"))?;
+    }
     cgroups.become_root().context("make the test's cgroup the root it sees")
 }
 

@@ -169,7 +169,14 @@ pub(crate) struct KeyArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
     /// Check every event's hash and its link to the one before
-    Verify,
+    Verify(AuditVerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditVerifyArgs {
+    /// What an earlier verification printed and was kept elsewhere: shows a log that was rewritten as a whole
+    #[arg(long, value_name = "COUNT:HEAD")]
+    pub(crate) since: Option<String>,
 }
 
 #[derive(Debug, Args)]

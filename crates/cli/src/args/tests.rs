@@ -48,6 +48,7 @@ fn everything_the_contract_shows_can_be_typed() {
         "outlast kill ID",
         "outlast show ID",
         "outlast audit verify",
+        "outlast audit verify --since 12:ab --json",
         "outlast events -f",
         "outlast completions bash",
         "outlast man /tmp/x",

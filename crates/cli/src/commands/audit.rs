@@ -1,7 +1,7 @@
 //! `outlast audit verify` and `outlast events`.
 
 use super::{DONE, Form};
-use crate::args::EventsArgs;
+use crate::args::{AuditVerifyArgs, EventsArgs};
 use crate::failure::Failure;
 use crate::output::{facts, human, json, json_line};
 use outlast_control::Site;
@@ -10,8 +10,9 @@ use outlast_wire::exit_code::other;
 use outlast_wire::view::EventView;
 use std::fmt::Write;
 
-pub(super) fn verify(site: &Site, form: Form) -> Result<u8, Failure> {
-    let view = audit::verify(site)?;
+pub(super) fn verify(site: &Site, args: &AuditVerifyArgs, form: Form) -> Result<u8, Failure> {
+    let kept = args.since.as_deref().map(str::parse).transpose().map_err(outlast_control::Error::Audit)?;
+    let view = audit::verify(site, kept)?;
     if form == Form::Json {
         json(&view)?;
     } else {

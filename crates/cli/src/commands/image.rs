@@ -6,6 +6,7 @@ use crate::output::progress::Build;
 use crate::output::{human, json, note, table};
 use outlast_control::Site;
 use outlast_control::image::{self, Mirror, VMM};
+use outlast_wire::exit_code::FailureKind;
 use outlast_wire::view::{ImageView, RemovedView};
 
 pub(super) fn build(site: &Site, names: &[String], mirror: &Mirror, form: Form) -> Result<u8, Failure> {
@@ -75,7 +76,8 @@ pub(super) fn verify(site: &Site, names: Vec<String>, form: Form) -> Result<u8, 
     let names =
         if names.is_empty() { image::list(site)?.into_iter().map(|view| view.name).collect() } else { names };
     if names.is_empty() {
-        note("no images");
+        let failure = Failure::new(FailureKind::NotFound, "there are no images to verify");
+        return Err(failure.hint("outlast image build python"));
     }
     let mut verified = Vec::new();
     for name in names {

@@ -20,7 +20,7 @@ pub(super) fn logs(site: &Site, args: &LogsArgs, form: Form) -> Result<u8, Failu
         json(&LogsView { stdout, stderr, truncated_bytes: after.truncated_bytes, outcome })?;
         return Ok(DONE);
     }
-    let after = outlast_control::logs(site, &args.id, log, extent, &mut OwnStreams)?;
+    let after = outlast_control::logs(site, &args.id, log, extent, &mut OwnStreams::default())?;
     if after.truncated_bytes > 0 && log == Log::Output {
         warn(&format!("output truncated, {} bytes dropped", after.truncated_bytes));
     }

@@ -50,7 +50,7 @@ pub(crate) fn perform(cli: Cli, settings: &Settings) -> Result<u8, Failure> {
         Command::Image(ImageCommand::Add(_)) => Err(later("image add")),
         Command::Template(TemplateCommand::Ls) => template::ls(&site, form),
         Command::Template(TemplateCommand::Rm(args)) => template::rm(&site, &args.key, form),
-        Command::Audit(AuditCommand::Verify) => audit::verify(&site, form),
+        Command::Audit(AuditCommand::Verify(args)) => audit::verify(&site, &args, form),
         Command::Events(args) => audit::events(&site, &args, form),
         Command::Completions(args) => manual::completions(args.shell),
         Command::Man(args) => manual::man(&args.directory),

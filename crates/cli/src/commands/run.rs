@@ -6,8 +6,8 @@ use crate::args::RunArgs;
 use crate::failure::Failure;
 use crate::output::progress::{Notices, warn};
 use crate::output::stream::{Nowhere, OwnStreams};
-use crate::output::{facts, json, note};
-use outlast_control::{Accepted, Finished, FollowError, Interrupts, Sink, Site};
+use crate::output::{facts, json, json_unless, note};
+use outlast_control::{Accepted, Finished, Interrupts, Sink, Site};
 use outlast_model::Outcome;
 use outlast_wire::exit_code::{FailureKind, of_outcome, run as codes};
 use outlast_wire::view::AcceptedView;
@@ -51,29 +51,27 @@ fn follow(
     // After the runner was started: it must not inherit a mask. What is not ours does not end with us.
     let interrupts = if accepted.existing { None } else { Interrupts::block().ok() };
     let sink: &mut dyn Sink = match form {
-        Form::Text => &mut OwnStreams,
+        Form::Text => &mut OwnStreams::default(),
         Form::Json => &mut Nowhere,
     };
-    let finished = match accepted.follow(site, sink, interrupts.as_ref()) {
-        Ok(finished) => finished,
-        Err(outlast_control::Error::Follow(FollowError::Interrupted { workload })) => {
-            note(&format!("interrupted twice; see: outlast show {workload}"));
-            return Ok(codes::KILLED);
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let finished = accepted.follow(site, sink, interrupts.as_ref())?;
     tell(&finished, warned);
-    let handed_back = output_dir.map(|directory| hand_back(site, &finished, directory)).transpose();
-    if form == Form::Json {
-        json(&outlast_control::run_view(site, id, &finished.outcome)?)?;
-    }
+    let handed_back = output_dir.map_or(Ok(()), |directory| hand_back(site, &finished, directory));
     if let Err(failure) = &handed_back {
         failure.tell();
-        // A program that did well and whose files are missing has not done what was asked for; one that failed
-        // has its own code to tell.
-        if finished.outcome == Outcome::Completed {
+    }
+    if form == Form::Json {
+        let mut view = outlast_control::run_view(site, id, &finished.outcome)?;
+        view.outputs_error = handed_back.as_ref().err().map(|failure| failure.message().to_owned());
+        if !json_unless(interrupts.as_ref(), &view)? {
+            note(&format!("interrupted; see: outlast show {id}"));
             return Ok(codes::OURS);
         }
+    }
+    // A program that did well and whose files are missing has not done what was asked for; one that failed has its
+    // own code to tell.
+    if handed_back.is_err() && finished.outcome == Outcome::Completed {
+        return Ok(codes::OURS);
     }
     Ok(of_outcome(&finished.outcome))
 }
@@ -91,10 +89,10 @@ fn tell(finished: &Finished, warned: bool) {
     }
 }
 
-fn hand_back(site: &Site, finished: &Finished, directory: &Path) -> Result<u64, Failure> {
+fn hand_back(site: &Site, finished: &Finished, directory: &Path) -> Result<(), Failure> {
     let workload = finished.workload;
-    if let Some(files) = outlast_control::hand_back(site, workload, directory)? {
-        return Ok(files);
+    if outlast_control::hand_back(site, workload, directory)?.is_some() {
+        return Ok(());
     }
     let (target, outcome) = (directory.display(), &finished.outcome);
     let message = format!("no files came back from workload {workload} to {target}; it ended as {outcome}");

@@ -22,8 +22,10 @@ pub(super) fn ls(site: &Site, form: Form) -> Result<u8, Failure> {
 
 fn row(view: &TemplateView) -> Vec<String> {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    // What was set aside is removed by the beginning of its key, too.
+    let key = view.key.strip_prefix(".set-aside-").unwrap_or(&view.key);
     vec![
-        view.key.get(..16).unwrap_or(&view.key).to_owned(),
+        key.get(..16).unwrap_or(key).to_owned(),
         view.state.clone(),
         or_dash(view.image.clone()),
         or_dash(view.accelerator.clone()),

@@ -6,8 +6,15 @@ pub(crate) mod stream;
 pub(crate) mod style;
 
 use crate::failure::Failure;
+use outlast_control::Interrupts;
+use outlast_wire::output_log::Stream;
 use serde::Serialize;
 use std::io::{self, Write};
+use std::time::Duration;
+use stream::OwnStreams;
+
+/// What is told to people waits so long for a reader that is stuck.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Prints a fact, or several.
 pub(crate) fn facts(text: &str) -> Result<(), Failure> {
@@ -17,8 +24,23 @@ pub(crate) fn facts(text: &str) -> Result<(), Failure> {
 
 /// Prints a fact as JSON, on lines of its own.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    facts(&pretty(value)?)
+}
+
+/// The same by a process that gets its signals by a descriptor: `false` when one of them came first.
+pub(crate) fn json_unless(interrupts: Option<&Interrupts>, value: &impl Serialize) -> Result<bool, Failure> {
+    let text = pretty(value)?;
+    let sink = &mut OwnStreams::default();
+    match outlast_control::pass_on(sink, Stream::Stdout, text.as_bytes(), interrupts) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+        Err(error) => Err(Failure::printing(&error)),
+    }
+}
+
+fn pretty(value: &impl Serialize) -> Result<String, Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Failure::printing(&error.into()))?;
-    facts(&format!("{text}\n"))
+    Ok(format!("{text}\n"))
 }
 
 /// Prints a fact as JSON on one line: for lists that never end.
@@ -27,9 +49,12 @@ pub(crate) fn json_line(value: &impl Serialize) -> Result<(), Failure> {
     facts(&format!("{text}\n"))
 }
 
-/// Tells a person something. If nobody can read it, it is not told.
+/// Tells a person something. If nobody can read it, or nobody does, it is not told.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let mut out = io::stderr().lock();
+    if outlast_control::takes_more(&out, PATIENCE) {
+        let _ = writeln!(out, "{text}");
+    }
 }
 
 /// A table with a header; empty lists are said to be empty, on standard error.

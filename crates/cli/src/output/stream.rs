@@ -2,22 +2,39 @@
 
 use outlast_control::Sink;
 use outlast_wire::output_log::Stream;
-use std::io::{self, Write};
+use std::io::{self, Stderr, Stdout, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Our own streams.
 #[derive(Debug)]
-pub(crate) struct OwnStreams;
+pub(crate) struct OwnStreams {
+    out: Stdout,
+    err: Stderr,
+}
+
+impl Default for OwnStreams {
+    fn default() -> Self {
+        Self { out: io::stdout(), err: io::stderr() }
+    }
+}
 
 impl Sink for OwnStreams {
     fn write(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
         match stream {
             Stream::Stdout => {
-                let mut out = io::stdout().lock();
+                let mut out = self.out.lock();
                 out.write_all(bytes)?;
                 out.flush()
             }
-            Stream::Stderr => io::stderr().lock().write_all(bytes),
+            Stream::Stderr => self.err.lock().write_all(bytes),
         }
+    }
+
+    fn descriptor(&self, stream: Stream) -> Option<BorrowedFd<'_>> {
+        Some(match stream {
+            Stream::Stdout => self.out.as_fd(),
+            Stream::Stderr => self.err.as_fd(),
+        })
     }
 }
 

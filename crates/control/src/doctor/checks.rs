@@ -1,5 +1,6 @@
 //! The list of what is looked at. Each answers by itself: one that fails does not keep the others from being told.
 
+use super::Mend;
 use crate::accelerator::{self, KvmVerdict};
 use crate::error::chain;
 use crate::incarnation::Ground;
@@ -31,8 +32,8 @@ const ROOMY_MEMORY: u64 = 512 << 20;
 const TOOLS: &[(&str, &str, &str)] =
     &[("mmdebstrap", "mmdebstrap", "mmdebstrap"), ("squashfs-tools", "mksquashfs", "squashfs-tools")];
 
-pub(super) fn checks(site: &Site, root: bool, notify: Notify<'_>) -> Vec<CheckView> {
-    let mut checks = vec![root_check(root), programs(site), kvm(site, root, notify), qemu(site)];
+pub(super) fn checks(site: &Site, root: bool, mend: Mend, notify: Notify<'_>) -> Vec<CheckView> {
+    let mut checks = vec![root_check(root), programs(site), kvm(site, root, mend, notify), qemu(site)];
     for backend in ["firecracker", "cloud-hypervisor"] {
         // Nothing that could be done here would mend it, so it is not called missing.
         checks.push(check(backend, WARNING, "not available yet: not built into this version", None));
@@ -66,7 +67,7 @@ fn programs(site: &Site) -> CheckView {
     }
 }
 
-fn kvm(site: &Site, root: bool, notify: Notify<'_>) -> CheckView {
+fn kvm(site: &Site, root: bool, mend: Mend, notify: Notify<'_>) -> CheckView {
     let emulation = "QEMU emulates instead";
     match host::kvm_device() {
         KvmDevice::Absent => {
@@ -83,6 +84,9 @@ fn kvm(site: &Site, root: bool, notify: Notify<'_>) -> CheckView {
             "/dev/kvm is there; without an image and QEMU it cannot be tried whether a guest boots on it";
         return check("kvm", UNKNOWN, found, Some("outlast image build base".to_owned()));
     };
+    if root && mend == Mend::Yes {
+        accelerator::pardon(site, &ground);
+    }
     let verdict = if root {
         accelerator::verdict(site, &ground, notify).unwrap_or_else(|error| KvmVerdict::Unknown(chain(&error)))
     } else {
@@ -91,8 +95,10 @@ fn kvm(site: &Site, root: bool, notify: Notify<'_>) -> CheckView {
     };
     match verdict {
         KvmVerdict::Usable => check("kvm", OK, "a canary booted on it", None),
-        KvmVerdict::Unusable(why) | KvmVerdict::Absent(why) => {
-            check("kvm", WARNING, format!("{why}; {emulation}"), None)
+        KvmVerdict::Absent(why) => check("kvm", WARNING, format!("{why}; {emulation}"), None),
+        KvmVerdict::Unusable(why) | KvmVerdict::TooSlow(why) => {
+            let again = Some("outlast doctor --fix tries it again".to_owned());
+            check("kvm", WARNING, format!("{why}; {emulation}"), again)
         }
         KvmVerdict::Unknown(why) => check("kvm", UNKNOWN, format!("{why}; {emulation}"), None),
     }

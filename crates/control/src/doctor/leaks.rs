@@ -4,7 +4,7 @@
 
 use super::Mend;
 use crate::error::{Error, chain};
-use crate::incarnation::{PREPARING, is_being_prepared};
+use crate::incarnation::{PREPARING, take_over};
 use crate::reconcile::{Leftover, cgroups, leftovers, remove};
 use crate::site::Site;
 use outlast_model::{IncarnationId, IncarnationState, timeout};
@@ -30,10 +30,11 @@ pub(super) fn leaks(
                 }
             }
             Some(_) => {}
-            None => leaks.extend(rowless(site, store, id, &groups, mend)),
+            None => leaks.extend(rowless(site, store, id, &groups, mend)?),
         }
     }
     leaks.extend(half_prepared(site, mend));
+    leaks.extend(templates(site, mend)?);
     leaks.extend(undecided.iter().map(|(id, error)| LeakView {
         kind: "row".to_owned(),
         name: format!("{id}: {}", chain(error)),
@@ -79,12 +80,14 @@ fn rowless(
     id: IncarnationId,
     groups: &[IncarnationId],
     mend: Mend,
-) -> Vec<LeakView> {
+) -> Result<Vec<LeakView>, Error> {
     let mut leaks = Vec::new();
     let evidence = site.places().evidence(id).path().to_owned();
     if evidence.is_dir() {
-        if is_being_prepared(&evidence) {
-            return leaks;
+        let Some(_lock) = take_over(&evidence) else { return Ok(leaks) };
+        // Order matters: under the lock no row can be written any more; before it one may have been.
+        if store.incarnation(id)?.is_some() {
+            return Ok(leaks);
         }
         leaks.push(removed_directory("evidence", evidence, mend));
     }
@@ -94,7 +97,7 @@ fn rowless(
     if groups.contains(&id) {
         leaks.push(mended(site, store, &Leftover::Cgroup(id), mend));
     }
-    leaks
+    Ok(leaks)
 }
 
 fn removed_directory(kind: &str, path: PathBuf, mend: Mend) -> LeakView {
@@ -107,9 +110,26 @@ fn removed_directory(kind: &str, path: PathBuf, mend: Mend) -> LeakView {
 fn half_prepared(site: &Site, mend: Mend) -> Vec<LeakView> {
     let directory = site.places().incarnations();
     let names = entries(&directory).into_iter().filter(|name| name.starts_with(PREPARING));
-    let paths =
-        names.map(|name| directory.join(name)).filter(|path| is_old(path) && !is_being_prepared(path));
-    paths.map(|path| removed_directory("evidence", path, mend)).collect()
+    let paths = names.map(|name| directory.join(name)).filter(|path| is_old(path));
+    let leak = |path: PathBuf| {
+        let _lock = take_over(&path)?;
+        Some(removed_directory("evidence", path, mend))
+    };
+    paths.filter_map(leak).collect()
+}
+
+/// Templates that nobody can use any more: removed in part, or set aside and made anew since.
+fn templates(site: &Site, mend: Mend) -> Result<Vec<LeakView>, Error> {
+    let library = site.places().library();
+    let abandoned = crate::template::abandoned(&library)?;
+    let leak = |(key, path): (String, PathBuf)| {
+        let removed = mend == Mend::Yes
+            && crate::template::remove_abandoned(&library, &key)
+                .map_err(|error| tracing::warn!(%error, key, "cannot be removed"))
+                .is_ok();
+        LeakView { kind: "template".to_owned(), name: path.display().to_string(), removed }
+    };
+    Ok(abandoned.into_iter().map(leak).collect())
 }
 
 fn is_old(path: &Path) -> bool {

@@ -12,7 +12,7 @@ use crate::reconcile::reconcile_all;
 use crate::site::Site;
 use outlast_wire::view::DoctorView;
 
-/// Whether what belongs to nobody is removed.
+/// Whether what belongs to nobody is removed, and what speaks against KVM tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mend {
     /// It is only listed.
@@ -28,7 +28,7 @@ pub enum Mend {
 pub fn doctor(site: &Site, mend: Mend, notify: Notify<'_>) -> Result<DoctorView, Error> {
     let root = outlast_machine::host::is_root();
     let undecided = if root { reconcile_all(site)? } else { Vec::new() };
-    let checks = checks::checks(site, root, notify);
+    let checks = checks::checks(site, root, mend, notify);
     let leaks = if root { leaks::leaks(site, &undecided, mend)? } else { Vec::new() };
     Ok(DoctorView { checks, leaks })
 }

@@ -79,17 +79,23 @@ pub fn pass_on(
     let mut backlog = Backlog::default();
     backlog.push(stream, bytes);
     while !backlog.is_empty() {
-        if let Some(output) = sink.descriptor(stream) {
-            let signals = interrupts.map(|interrupts| (interrupts.as_fd(), PollFlags::IN));
-            let watched: Vec<_> = [(output, PollFlags::OUT)].into_iter().chain(signals).collect();
-            wait::ready(&watched, Duration::MAX)?;
-        }
-        if interrupts.map_or(Ok(0), Interrupts::take)? > 0 {
-            return Err(io::ErrorKind::Interrupted.into());
+        if is_stuck(sink, stream, interrupts)? {
+            if interrupts.map_or(Ok(0), Interrupts::take)? > 0 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            continue;
         }
         backlog.pass_on(sink)?;
     }
     Ok(())
+}
+
+/// Waits until a sink takes more: `false`. A signal ends the wait only while it does not: `true`.
+fn is_stuck(sink: &dyn Sink, stream: Stream, interrupts: Option<&Interrupts>) -> io::Result<bool> {
+    let Some(output) = sink.descriptor(stream) else { return Ok(false) };
+    let signals = interrupts.map(|interrupts| (interrupts.as_fd(), PollFlags::IN));
+    let watched: Vec<_> = [(output, PollFlags::OUT)].into_iter().chain(signals).collect();
+    Ok(wait::ready(&watched, Duration::MAX)? != Some(0))
 }
 
 /// Whether a descriptor can be written to within this time without waiting: for words that may be lost.

@@ -66,8 +66,8 @@ pub enum FollowError {
         /// Why.
         source: io::Error,
     },
-    /// A second signal: nobody waits any more.
-    #[error("interrupted twice; workload {workload} is being ended by its runner")]
+    /// A second signal, or one while only output was left to pass on: nobody waits any more.
+    #[error("interrupted; what became of the workload: outlast show {workload}")]
     Interrupted {
         /// The workload.
         workload: WorkloadId,

@@ -85,10 +85,7 @@ impl Tail {
     }
 
     /// Gives what the next chunk of the log completes to `show`; `false` when there is no more yet.
-    pub(crate) fn read_chunk(
-        &mut self,
-        show: &mut dyn FnMut(Stream, &[u8]),
-    ) -> Result<bool, FollowError> {
+    pub(crate) fn read_chunk(&mut self, show: &mut dyn FnMut(Stream, &[u8])) -> Result<bool, FollowError> {
         self.look()?;
         let Some(log) = &mut self.log else { return Ok(false) };
         let length = match retry_interrupted(|| log.read(&mut self.chunk)) {
@@ -155,8 +152,8 @@ mod tests {
     fn drained(tail: &mut Tail) -> String {
         let mut seen = String::new();
         tail.drain(&mut |stream, bytes| {
-                seen.push(if stream == Stream::Stdout { 'o' } else { 'e' });
-                seen.push_str(std::str::from_utf8(bytes).unwrap());
+            seen.push(if stream == Stream::Stdout { 'o' } else { 'e' });
+            seen.push_str(std::str::from_utf8(bytes).unwrap());
         })
         .unwrap();
         seen

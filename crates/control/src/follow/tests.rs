@@ -146,3 +146,51 @@ fn a_workload_that_is_over_is_told_at_once() {
     let finished = follow(&stage.site, stage.workload, End::Runner(None), &mut sink, None).unwrap();
     assert_eq!((finished.outcome, sink.seen.len()), (Outcome::Exited { code: 3 }, 4));
 }
+
+/// A pipe that nobody reads from yet.
+struct Stuck {
+    writer: File,
+}
+
+impl Sink for Stuck {
+    fn write(&mut self, _stream: Stream, bytes: &[u8]) -> io::Result<()> {
+        self.writer.write_all(bytes)
+    }
+
+    fn descriptor(&self, _stream: Stream) -> Option<BorrowedFd<'_>> {
+        Some(self.writer.as_fd())
+    }
+}
+
+#[test]
+fn the_end_is_seen_although_the_reader_is_stuck_and_nothing_is_lost() {
+    let (stage, mut child, _) = running();
+    let much = vec![b'x'; 150_000];
+    for portion in much.chunks(50_000) {
+        log(&stage).write_all(&record(portion)).unwrap();
+    }
+    let (ours, theirs) = lease();
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let (database, workload) = (stage.site.places().database(), stage.workload);
+    let late_reader = std::thread::spawn(move || {
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(theirs);
+        // Only when the end is written is anything read: a follower that waited for us would never write it.
+        let store = Store::open(&database).unwrap();
+        let over = || matches!(store.workload(workload).unwrap().unwrap().state, WorkloadState::Over(_));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !over() {
+            assert!(Instant::now() < deadline, "the end is not seen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let mut seen = Vec::new();
+        File::from(reader).read_to_end(&mut seen).unwrap();
+        seen
+    });
+    let mut sink = Stuck { writer: File::from(writer) };
+    let finished = follow(&stage.site, stage.workload, End::Lease(ours), &mut sink, None).unwrap();
+    drop(sink);
+    assert!(matches!(finished.outcome, Outcome::Lost { .. }));
+    assert_eq!(late_reader.join().unwrap(), [b"one\n".as_slice(), &much].concat());
+}

@@ -187,8 +187,11 @@ mod tests {
         let time = || (0u64..20_000).prop_map(Duration::from_millis);
         prop_oneof![
             time().prop_map(|age| Runner::None { age }),
-            (time(), time(), prop::option::of(time()))
-                .prop_map(|(silent, age, ending)| Runner::Alive { silent, age, ending }),
+            (time(), time(), prop::option::of(time())).prop_map(|(silent, age, ending)| Runner::Alive {
+                silent,
+                age,
+                ending
+            }),
             any::<bool>().prop_map(|rebooted| Runner::Dead { rebooted }),
             Just(Runner::Undecided),
         ]

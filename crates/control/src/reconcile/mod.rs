@@ -8,6 +8,7 @@ mod judgement;
 mod look;
 mod sweep;
 
+pub(crate) use judgement::step_reached;
 pub(crate) use look::journal_of;
 pub(crate) use sweep::{Leftover, cgroups, leftovers, remove};
 
@@ -15,7 +16,7 @@ use crate::clock;
 use crate::error::Error;
 use crate::launch::last_words;
 use crate::site::Site;
-use judgement::{Ended, Judgement, KillReason, Remains, Runner, judge, step_reached};
+use judgement::{Ended, Judgement, KillReason, Remains, Runner, judge};
 use look::Sight;
 use outlast_machine::process::{Doubt, Process, ProcessError};
 use outlast_model::{DeathCause, IncarnationId, IncarnationState, Killer, Outcome, timeout};
@@ -126,7 +127,7 @@ pub(crate) fn settle(site: &Site, id: IncarnationId) -> Result<IncarnationRow, E
     if row.runner.is_none() && row.state == IncarnationState::Intended {
         let said = last_words(&site.places().evidence(id).runner_log());
         // Should one live after all, its claim comes too late: the row is over, and it leaves again.
-        abandon(site, id, &format!("its runner ended before it claimed it, and said last: {said}"))?;
+        abandon(site, id, &format!("its runner ended before it claimed it: {said}"))?;
     }
     match reconcile(site, id)? {
         Standing::Over(row) => Ok(*row),
@@ -146,7 +147,7 @@ pub(crate) fn abandon(site: &Site, id: IncarnationId, why: &str) -> Result<(), E
     Ok(())
 }
 
-/// Looks at everything that is not over. What could not be decided is told, and stops nothing.
+/// Looks at everything that is not over, and clears away what never came to be. What could not be decided is told, and stops nothing.
 pub(crate) fn reconcile_all(site: &Site) -> Result<Vec<(IncarnationId, Error)>, Error> {
     let Some(store) = site.existing_store()? else { return Ok(Vec::new()) };
     let mut refused = Vec::new();
@@ -155,6 +156,7 @@ pub(crate) fn reconcile_all(site: &Site) -> Result<Vec<(IncarnationId, Error)>, 
             refused.push((row.id, error));
         }
     }
+    sweep::interrupted_preparations(site, store)?;
     Ok(refused)
 }
 

@@ -3,11 +3,13 @@
 //! The list is short and closed, because the kernel takes everything else. Every name derives from the store's
 //! and the incarnation's id; nothing of another store is ever touched, and nothing of a living incarnation.
 
+use crate::incarnation::take_over;
 use crate::site::Site;
 use outlast_machine::cgroup::{self, Hierarchy, IncarnationCgroup};
 use outlast_model::{IncarnationId, StoreId, timeout};
-use outlast_store::IncarnationRow;
+use outlast_store::{IncarnationRow, Store, StoreError};
 use outlast_wire::intent::Purpose;
+use outlast_wire::paths::Evidence;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,6 +25,8 @@ pub(crate) enum Leftover {
     Input(IncarnationId),
     /// The mark that it was held.
     Hold(IncarnationId),
+    /// Files that its program left, of which only a part was fetched.
+    PartialOutputs(IncarnationId),
     /// The directory in which it was to make a template.
     TemplateScratch(IncarnationId),
 }
@@ -33,7 +37,7 @@ impl Leftover {
         match self {
             Self::RunDirectory(_) => "run-directory",
             Self::Cgroup(_) => "cgroup",
-            Self::Input(_) | Self::Hold(_) => "evidence",
+            Self::Input(_) | Self::Hold(_) | Self::PartialOutputs(_) => "evidence",
             Self::TemplateScratch(_) => "template",
         }
     }
@@ -42,9 +46,11 @@ impl Leftover {
     pub(crate) fn name(&self, site: &Site) -> String {
         match self {
             Self::Cgroup(id) => format!("outlast/…/{id}"),
-            Self::RunDirectory(_) | Self::Input(_) | Self::Hold(_) | Self::TemplateScratch(_) => {
-                self.path(site).display().to_string()
-            }
+            Self::RunDirectory(_)
+            | Self::Input(_)
+            | Self::Hold(_)
+            | Self::PartialOutputs(_)
+            | Self::TemplateScratch(_) => self.path(site).display().to_string(),
         }
     }
 
@@ -54,6 +60,7 @@ impl Leftover {
             Self::RunDirectory(id) => places.run_directory(*id).path().to_owned(),
             Self::Input(id) => places.evidence(*id).input(),
             Self::Hold(id) => places.evidence(*id).hold(),
+            Self::PartialOutputs(id) => places.evidence(*id).partial_outputs(),
             Self::TemplateScratch(id) => crate::template::scratch(&places.library(), *id),
             Self::Cgroup(_) => PathBuf::new(),
         }
@@ -75,8 +82,8 @@ pub(crate) fn leftovers(site: &Site, row: &IncarnationRow, cgroups: &[Incarnatio
     found
 }
 
-fn candidates(id: IncarnationId) -> [Leftover; 3] {
-    [Leftover::RunDirectory(id), Leftover::Input(id), Leftover::Hold(id)]
+fn candidates(id: IncarnationId) -> [Leftover; 4] {
+    [Leftover::RunDirectory(id), Leftover::Input(id), Leftover::Hold(id), Leftover::PartialOutputs(id)]
 }
 
 /// Clears away everything of an incarnation that is over. What cannot be removed stays visible to `doctor`.
@@ -100,14 +107,43 @@ pub(crate) fn remove(site: &Site, store: StoreId, leftover: &Leftover) -> io::Re
     let removed = match leftover {
         Leftover::Cgroup(id) => return remove_cgroup(store, *id, timeout::DEATH),
         Leftover::Hold(_) => std::fs::remove_file(&path),
-        Leftover::RunDirectory(_) | Leftover::Input(_) | Leftover::TemplateScratch(_) => {
-            std::fs::remove_dir_all(&path)
-        }
+        Leftover::RunDirectory(_)
+        | Leftover::Input(_)
+        | Leftover::PartialOutputs(_)
+        | Leftover::TemplateScratch(_) => std::fs::remove_dir_all(&path),
     };
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
+}
+
+/// Removes evidence directories whose makers died before they wrote a row: nothing but input lies in those. What
+/// holds more was evidence of something once, and is `doctor`'s to tell.
+pub(super) fn interrupted_preparations(site: &Site, store: &Store) -> Result<(), StoreError> {
+    let Ok(entries) = std::fs::read_dir(site.places().incarnations()) else { return Ok(()) };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    for id in names.filter_map(|name| name.parse::<IncarnationId>().ok()) {
+        let evidence = site.places().evidence(id);
+        // The log, which every launched runner has, is asked first: it makes this cheap for what is over.
+        if evidence.runner_log().exists() || !holds_only_input(&evidence) {
+            continue;
+        }
+        let Some(_lock) = take_over(evidence.path()) else { continue };
+        // Order matters: under the lock no row can be written any more; before it one may have been.
+        if store.incarnation(id)?.is_some() {
+            continue;
+        }
+        if let Err(error) = std::fs::remove_dir_all(evidence.path()) {
+            tracing::warn!(%error, incarnation = %id, "cannot clear away an interrupted preparation");
+        }
+    }
+    Ok(())
+}
+
+fn holds_only_input(evidence: &Evidence) -> bool {
+    let Ok(mut entries) = std::fs::read_dir(evidence.path()) else { return false };
+    entries.all(|entry| entry.is_ok_and(|entry| entry.path() == evidence.input()))
 }
 
 fn remove_cgroup(store: StoreId, id: IncarnationId, within: Duration) -> io::Result<()> {

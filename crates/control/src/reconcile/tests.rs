@@ -48,6 +48,24 @@ fn a_runner_that_is_gone_before_it_claimed_is_quoted_and_not_waited_for() {
 }
 
 #[test]
+fn an_interrupted_preparation_is_cleared_away_and_nothing_else() {
+    let stage = accept(Duration::ZERO);
+    let places = stage.site.places();
+    let made = || {
+        let id = crate::incarnation::new_id().unwrap();
+        let preparation = crate::incarnation::make_evidence(&stage.site, id).unwrap();
+        std::fs::create_dir(places.evidence(id).input()).unwrap();
+        (places.evidence(id), preparation)
+    };
+    let ((left, dead), (busy, _alive), (kept, over)) = (made(), made(), made());
+    std::fs::write(kept.runner_log(), "of a store that is gone").unwrap();
+    drop((dead, over));
+    assert!(reconcile_all(&stage.site).unwrap().is_empty());
+    assert!(!left.path().exists() && busy.path().exists() && kept.path().exists());
+    assert!(places.evidence(stage.incarnation).path().exists(), "it has a row");
+}
+
+#[test]
 fn the_age_of_an_intent_does_not_depend_on_the_wall_clock() {
     let boot_id = outlast_machine::process::boot_id().unwrap();
     let now = u64::try_from(clock::since_boot().as_nanos()).unwrap();

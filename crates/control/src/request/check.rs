@@ -36,7 +36,7 @@ pub(crate) struct Checked {
 pub(crate) fn check(site: &Site, request: RunRequest) -> Result<Checked, Error> {
     check_limits(&request)?;
     check_socket_paths(site.places())?;
-    check_stdin(&request.stdin)?;
+    let stdin = check_stdin(&request.stdin)?;
     let material = material(&request.what)?;
     let image = image_for(&site.places().library(), &request.what)?;
     let host = Memory::from_bytes(host::memory_total()?.max(1)).expect("at least one byte");
@@ -44,7 +44,7 @@ pub(crate) fn check(site: &Site, request: RunRequest) -> Result<Checked, Error> 
     let (files, mut argv) = files_and_command(&image, &request.what, material, memory.bytes() / 2)?;
     argv.extend(request.arguments.iter().cloned());
     check_arguments(&argv, &request)?;
-    check_disk(site.places().home(), files.bytes())?;
+    check_disk(site.places().home(), files.bytes().saturating_add(stdin))?;
     let spec = WorkloadSpec {
         image: image.name().to_owned(),
         runtime: image.manifest().runtime().filter(|_| !matches!(files, Files::None)).map(|r| r.name.clone()),
@@ -70,8 +70,9 @@ fn check_limits(request: &RunRequest) -> Result<(), RequestError> {
     }
 }
 
-fn check_stdin(stdin: &Stdin) -> Result<(), RequestError> {
-    let Stdin::File(path) = stdin else { return Ok(()) };
+/// How many bytes of standard input there will be, as far as that can be known.
+fn check_stdin(stdin: &Stdin) -> Result<u64, RequestError> {
+    let Stdin::File(path) = stdin else { return Ok(0) };
     let what = "standard input";
     let failed = |source| RequestError::Read { what, path: path.clone(), source };
     // Opened to see that it can be; a pipe is looked at only, because opening it would wait for its writer.
@@ -85,7 +86,7 @@ fn check_stdin(stdin: &Stdin) -> Result<(), RequestError> {
     if metadata.len() > STDIN_BYTES {
         return Err(RequestError::StdinTooLarge { size: metadata.len() });
     }
-    Ok(())
+    Ok(metadata.len())
 }
 
 /// The program's limit and the machine's memory that follows from it.
@@ -122,8 +123,9 @@ fn check_arguments(argv: &[String], request: &RunRequest) -> Result<(), RequestE
     Ok(())
 }
 
-/// Asks the nearest directory that exists: the home may not have been made yet.
-fn check_disk(home: &Path, input: u64) -> Result<(), Error> {
+/// Refuses `input` bytes that would eat into the reserve. Asks the nearest directory that exists: the home may not
+/// have been made yet.
+pub(crate) fn check_disk(home: &Path, input: u64) -> Result<(), Error> {
     let path = home.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
     let (free, needed) = (host::disk_free(path)?, DISK_RESERVE.saturating_add(input));
     if free < needed {

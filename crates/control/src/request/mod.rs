@@ -11,7 +11,7 @@ mod check;
 mod error;
 mod program;
 
-pub(crate) use check::{Checked, check};
+pub(crate) use check::{Checked, check, check_disk};
 pub use error::RequestError;
 pub(crate) use program::{Files, environment, wire_program};
 

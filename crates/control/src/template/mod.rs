@@ -4,6 +4,7 @@
 //!   LIBRARY/templates/KEY/               manifest.json memory state      0444, published by rename, never changed
 //!   LIBRARY/templates/.making-INC/       being made by incarnation INC
 //!   LIBRARY/templates/.set-aside-KEY-N/  failed its check; kept to be looked at until KEY is made again
+//!   LIBRARY/templates/.set-aside-KEY-removed/  being removed, or what a remover that died has left
 //!   LIBRARY/templates/.lock-KEY          held by whoever makes KEY, sets it aside or removes it
 //! ```
 //!
@@ -156,7 +157,7 @@ fn view_of(shelf: &Shelf, key: &str) -> TemplateView {
     }
 }
 
-/// Removes the template whose key begins with `prefix`, and what was set aside of it. Clones that run keep
+/// Removes the template whose key begins with `prefix`, and what was set aside of it, or that alone. Clones that run keep
 /// their files.
 ///
 /// # Errors
@@ -164,8 +165,11 @@ fn view_of(shelf: &Shelf, key: &str) -> TemplateView {
 pub fn remove(library: &Library, prefix: &str) -> Result<String, Error> {
     let shelf = Shelf::at(library);
     let not_found = || TemplateError::NotFound { key: prefix.chars().take(80).collect() };
-    let keys: Vec<String> =
-        shelf.keys()?.into_iter().filter(|key| !prefix.is_empty() && key.starts_with(prefix)).collect();
+    let mut keys = shelf.keys()?;
+    keys.extend(shelf.set_asides()?.into_iter().map(|(key, _)| key));
+    keys.retain(|key| !prefix.is_empty() && key.starts_with(prefix));
+    keys.sort();
+    keys.dedup();
     let key = match keys.as_slice() {
         [key] => key.clone(),
         [] => return Err(not_found().into()),
@@ -177,6 +181,21 @@ pub fn remove(library: &Library, prefix: &str) -> Result<String, Error> {
     let _lock = try_lock(&shelf, &key)?;
     shelf.remove(&key)?;
     Ok(key)
+}
+
+/// What was set aside in the library and is of no use any more, with the keys it was set aside of.
+pub(crate) fn abandoned(library: &Library) -> Result<Vec<(String, PathBuf)>, Error> {
+    Ok(Shelf::at(library).abandoned()?)
+}
+
+/// Removes what was set aside of a template.
+///
+/// # Errors
+/// [`TemplateError::Busy`], and those of removing it.
+pub(crate) fn remove_abandoned(library: &Library, key: &str) -> Result<(), Error> {
+    let shelf = Shelf::at(library);
+    let _lock = try_lock(&shelf, key)?;
+    Ok(shelf.remove_set_aside(key)?)
 }
 
 fn try_lock(shelf: &Shelf, key: &str) -> Result<Lock, TemplateError> {

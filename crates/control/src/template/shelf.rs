@@ -17,6 +17,8 @@ const MEMORY: &str = "memory";
 const STATE: &str = "state";
 const MAKING: &str = ".making-";
 const SET_ASIDE: &str = ".set-aside-";
+/// What is being removed, or was when its remover died.
+const REMOVED: &str = "removed";
 const LOCK: &str = ".lock-";
 /// A key has so many hexadecimal digits.
 const KEY_DIGITS: usize = 64;
@@ -150,7 +152,10 @@ impl Shelf {
     pub(super) fn remove(&self, key: &str) -> Result<(), TemplateError> {
         self.remove_set_aside(key)?;
         // Order matters: first out of sight in one step, so that no run finds half of it.
-        let (path, aside) = (self.path(key), self.root.join(format!("{SET_ASIDE}{key}-removed")));
+        let (path, aside) = (self.path(key), self.root.join(format!("{SET_ASIDE}{key}-{REMOVED}")));
+        if !path.exists() {
+            return Ok(());
+        }
         let renamed = fs::rename(&path, &aside).and_then(|()| fs::remove_dir_all(&aside));
         renamed.map_err(|source| TemplateError::Io { operation: "remove", path, source })
     }
@@ -173,6 +178,23 @@ impl Shelf {
     pub(super) fn keys(&self) -> Result<Vec<String>, TemplateError> {
         let is_key = |name: &String| name.len() == KEY_DIGITS && name.bytes().all(|b| b.is_ascii_hexdigit());
         Ok(self.names()?.into_iter().filter(is_key).collect())
+    }
+
+    /// What was set aside, with the keys it was set aside of.
+    pub(super) fn set_asides(&self) -> Result<Vec<(String, PathBuf)>, TemplateError> {
+        let key_of_name = |name: String| {
+            let key = name.strip_prefix(SET_ASIDE)?.get(..KEY_DIGITS)?.to_owned();
+            Some((key, self.root.join(name)))
+        };
+        Ok(self.names()?.into_iter().filter_map(key_of_name).collect())
+    }
+
+    /// What was set aside and is of no use any more: removed in part, or made anew since.
+    pub(super) fn abandoned(&self) -> Result<Vec<(String, PathBuf)>, TemplateError> {
+        let is_removed = |path: &Path| path.to_string_lossy().ends_with(&format!("-{REMOVED}"));
+        let mut found = self.set_asides()?;
+        found.retain(|(key, path)| is_removed(path) || self.path(key).exists());
+        Ok(found)
     }
 
     /// What is being made and what was set aside, with a word for which.
@@ -312,7 +334,13 @@ mod tests {
             assert_eq!(shelf.check(&key), Condition::Absent);
         }
         assert_eq!(shelf.others().unwrap(), [(format!("{SET_ASIDE}{key}-two"), "set-aside")]);
+        assert!(shelf.abandoned().unwrap().is_empty(), "it may be looked at");
         put(&shelf, &key);
+        assert_eq!(shelf.abandoned().unwrap().len(), 1, "it was made anew");
+        shelf.remove(&key).unwrap();
+        assert!(shelf.names().unwrap().is_empty());
+        fs::create_dir(shelf.root().join(format!("{SET_ASIDE}{key}-{REMOVED}"))).unwrap();
+        assert_eq!(shelf.abandoned().unwrap()[0].0, key);
         shelf.remove(&key).unwrap();
         assert!(shelf.names().unwrap().is_empty());
     }

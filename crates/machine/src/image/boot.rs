@@ -9,8 +9,11 @@
 //! ```
 //!
 //! The record is written first and both appear by rename, so a file without its record never counts, and two who
-//! assemble the same one at once write the same bytes. The newest few are kept, older ones go after a day: a run of
-//! an old outlast that finds its file gone assembles it again.
+//! assemble the same one at once write the same bytes. The few that were used last are kept, others go a day after
+//! their last use: a run of an old outlast that finds its file gone assembles it again.
+//!
+//! The time of the last use is the record's modification time. Not the file's own: that would move its change time
+//! too, and the file would be hashed again.
 
 use super::digest::Digest;
 use super::elf::Elf;
@@ -40,6 +43,8 @@ pub struct Initramfs {
 const KEPT: usize = 8;
 /// Younger ones are kept beyond that: somebody may be about to open one.
 const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+/// A use is written down when the last one that was is older than this.
+const USE_NOTED: Duration = Duration::from_secs(3600);
 
 /// Directories that the agent mounts on before it has a root file system.
 const DIRECTORIES: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
@@ -69,7 +74,7 @@ pub fn initramfs(library: &Library, image: &Image, agent: &Path) -> Result<Initr
     let json = tree::to_json(&record);
     tree::make_private_directory(&library.boot())?;
     // Order matters: the record is there before the file it vouches for.
-    tree::replace(&path.with_extension("json"), &json, true)?;
+    tree::replace(&record_of(&path), &json, true)?;
     tree::replace(&path, &bytes, true)?;
     if let Err(error) = prune(library, SystemTime::now()) {
         tracing::debug!(%error, "old initramfs files were not removed; the next one that is assembled tries again");
@@ -77,12 +82,16 @@ pub fn initramfs(library: &Library, image: &Image, agent: &Path) -> Result<Initr
     Ok(Initramfs { path, digest, agent: agent_digest })
 }
 
-/// Removes what is neither among the newest nor young, and scratch files of writers that died.
+/// Removes what is neither among the last used nor used lately, and scratch files of writers that died.
 fn prune(library: &Library, now: SystemTime) -> Result<(), LibraryError> {
     let mut old = Vec::new();
     tree::walk(&library.boot(), &mut |path, metadata| {
         let modified = metadata.modified().map_err(LibraryError::io("stat", path))?;
-        if path.extension().is_none_or(|extension| extension != "json") {
+        if is_initramfs(path) {
+            // One without its record counts for nobody and goes by its own age.
+            let used = fs::metadata(record_of(path)).and_then(|record| record.modified());
+            old.push((used.unwrap_or(modified), path.to_owned()));
+        } else if path.extension().is_none_or(|extension| extension != "json") {
             old.push((modified, path.to_owned()));
         }
         Ok(())
@@ -92,17 +101,40 @@ fn prune(library: &Library, now: SystemTime) -> Result<(), LibraryError> {
     for (modified, path) in old.into_iter().take(beyond) {
         if now.duration_since(modified).is_ok_and(|age| age > KEPT_FOR) {
             tree::remove(&path)?;
-            tree::remove(&path.with_extension("json"))?;
+            // A scratch file has the stem of what it was to become, whose record is not its own.
+            if is_initramfs(&path) {
+                tree::remove(&record_of(&path))?;
+            }
         }
     }
     Ok(())
 }
 
+fn is_initramfs(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "cpio")
+}
+
+fn record_of(initramfs: &Path) -> PathBuf {
+    initramfs.with_extension("json")
+}
+
 /// What lies there already, when it is what its record says; anything else is made anew.
 fn existing(library: &Library, path: &Path) -> Option<Digest> {
-    let record: BootRecord = serde_json::from_slice(&fs::read(path.with_extension("json")).ok()?).ok()?;
+    let record: BootRecord = serde_json::from_slice(&fs::read(record_of(path)).ok()?).ok()?;
+    // Order matters: the use is noted before the file is looked at, so that nobody finds it old meanwhile.
+    if let Err(error) = note_use(&record_of(path), SystemTime::now()) {
+        tracing::debug!(%error, "the use of an initramfs was not noted; it may be removed and assembled again");
+    }
     let digest = stamp::digest_of(library, path).ok()?;
     (digest.to_string() == record.sha256).then_some(digest)
+}
+
+fn note_use(record: &Path, now: SystemTime) -> std::io::Result<()> {
+    let noted = fs::metadata(record)?.modified()?;
+    if now.duration_since(noted).is_ok_and(|age| age > USE_NOTED) {
+        fs::File::open(record)?.set_modified(now)?;
+    }
+    Ok(())
 }
 
 fn assemble(image: &Image, agent: &Path, agent_digest: Digest) -> Result<Vec<u8>, LibraryError> {
@@ -165,6 +197,48 @@ mod tests {
         fs::write(&first.path, b"rubbish").unwrap();
         assert_eq!(initramfs(&library, &image, &agent).unwrap(), first);
         assert_eq!(Digest::of_file(&first.path).unwrap(), first.digest);
+    }
+
+    #[test]
+    fn one_in_use_stays_however_old_it_is_and_is_not_hashed_again() {
+        let (root, library) = library_with("python", [b"k", b"mods", b"r"]);
+        let image = open(&library, "python").unwrap();
+        let agent = root.path().join("agent");
+        fs::write(&agent, elf_with(&[], &[])).unwrap();
+        let first = initramfs(&library, &image, &agent).unwrap();
+        let record = record_of(&first.path);
+        let times = |path: &Path| {
+            let metadata = path.metadata().unwrap();
+            (metadata.modified().unwrap(), std::os::unix::fs::MetadataExt::ctime_nsec(&metadata))
+        };
+        let before = times(&first.path);
+        let old = SystemTime::now() - 10 * KEPT_FOR;
+        fs::File::open(&record).unwrap().set_modified(old).unwrap();
+        assert_eq!(initramfs(&library, &image, &agent).unwrap(), first);
+        let noted = times(&record).0;
+        assert!(noted > old + 9 * KEPT_FOR);
+        assert_eq!(times(&first.path), before);
+        // The next use within the hour writes nothing.
+        initramfs(&library, &image, &agent).unwrap();
+        assert_eq!(times(&record).0, noted);
+    }
+
+    #[test]
+    fn a_dead_writers_scratch_file_goes_without_the_record_of_its_sibling() {
+        let root = tempfile::tempdir().unwrap();
+        let library = Library::at(root.path().join("library"));
+        fs::create_dir_all(library.boot()).unwrap();
+        for name in ["a.new-1", "a.cpio", "a.json"] {
+            fs::write(library.boot().join(name), "x").unwrap();
+        }
+        let old = SystemTime::now() - 2 * KEPT_FOR;
+        fs::File::open(library.boot().join("a.new-1")).unwrap().set_modified(old).unwrap();
+        for n in 0..KEPT {
+            fs::write(library.boot().join(format!("{n}.cpio")), "x").unwrap();
+        }
+        prune(&library, SystemTime::now()).unwrap();
+        assert!(!library.boot().join("a.new-1").exists());
+        assert!(library.boot().join("a.json").exists() && library.boot().join("a.cpio").exists());
     }
 
     #[test]

@@ -37,6 +37,9 @@ const TAIL_LINES: usize = 25;
 /// Where programs are looked for, whatever the caller's environment says.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The caller's variables that are passed on: without them some networks cannot be left.
+const PROXIES: [&str; 6] = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
+
 /// One program to run in namespaces of its own.
 #[derive(Debug)]
 pub(crate) struct Program {
@@ -97,8 +100,7 @@ impl Program {
             "--",
         ]);
         command.arg(&self.name).args(&self.args);
-        command.env("PATH", PATH).env("LC_ALL", "C.UTF-8").env("TMPDIR", &self.scratch);
-        command.env("DEBIAN_FRONTEND", "noninteractive").env_remove("SOURCE_DATE_EPOCH");
+        set_environment(&mut command, &self.scratch);
         command.process_group(0);
         command.stdin(lock.lend().map_err(failed)?);
         command.stdout(Stdio::from(writer.try_clone().map_err(failed)?)).stderr(Stdio::from(writer));
@@ -113,6 +115,19 @@ impl Program {
             return LibraryError::DiskFull { operation: "build", path: self.scratch.clone() };
         }
         LibraryError::Program { program: self.name.clone(), status: status.to_string(), tail: tail.text() }
+    }
+}
+
+/// The programs see what they need and nothing else of the caller's environment: it may hold secrets, which
+/// scripts of packages have no business with, and settings (`APT_CONFIG`, `PERL5LIB`, `SOURCE_DATE_EPOCH`) that would
+/// make another image out of the same recipe.
+fn set_environment(command: &mut Command, scratch: &Path) {
+    command.env_clear().env("PATH", PATH).env("LANG", "C.UTF-8").env("LC_ALL", "C.UTF-8");
+    command.env("TMPDIR", scratch).env("DEBIAN_FRONTEND", "noninteractive");
+    for name in PROXIES {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
     }
 }
 
@@ -290,6 +305,19 @@ mod tests {
         tail.push("E: no network");
         tail.push("I: cleaning up");
         assert_eq!(tail.text(), "  E: no network");
+    }
+
+    #[test]
+    fn programs_see_nothing_of_the_callers_environment_but_proxies() {
+        let mut command = Command::new("/usr/bin/env");
+        set_environment(&mut command, Path::new("/scratch"));
+        let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let ours = ["PATH", "LANG", "LC_ALL", "TMPDIR", "DEBIAN_FRONTEND"];
+        for line in output.lines() {
+            let name = line.split('=').next().unwrap();
+            assert!(ours.contains(&name) || PROXIES.contains(&name), "{line}");
+        }
+        assert!(output.contains("TMPDIR=/scratch\n") && output.contains(PATH));
     }
 
     proptest! {

@@ -61,12 +61,17 @@ pub(crate) fn make_private_directory(path: &Path) -> Result<(), LibraryError> {
     builder.recursive(true).mode(0o700).create(path).map_err(LibraryError::io("make", path))
 }
 
-/// Writes a file that must not be there yet.
+/// Writes a file that must not be there yet. It has exactly this mode: the caller's umask, which [`File::options`]
+/// obeys, says nothing about what is published.
 pub(crate) fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), LibraryError> {
-    use std::os::unix::fs::OpenOptionsExt as _;
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
     let mut options = File::options();
     let file = options.write(true).create_new(true).mode(mode).open(path);
-    file.and_then(|mut file| file.write_all(content)).map_err(LibraryError::io("write", path))
+    let written = file.and_then(|mut file| {
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.write_all(content)
+    });
+    written.map_err(LibraryError::io("write", path))
 }
 
 /// A record of ours as JSON.

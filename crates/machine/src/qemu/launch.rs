@@ -1,7 +1,8 @@
 //! Bringing a QEMU process to the point where its monitor answers and no vCPU runs.
 //!
-//! Whatever fails on the way, what was begun ends with the values that own it: descriptors close, and a child
-//! that is dropped is killed. The sockets' files are left to whoever owns the run directory.
+//! Whatever fails on the way, the process is killed and its death waited for: whoever is told of a failed launch
+//! may take its files away. Descriptors close with the values that own them; the sockets' files are left to
+//! whoever owns the run directory.
 
 use super::arguments::{self, Channels};
 use super::monitor::{Monitor, REQUESTS};
@@ -15,11 +16,13 @@ use outlast_model::{limit, timeout};
 use qapi::qmp;
 use rustix::fd::{OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags};
+use rustix::process::Signal;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
@@ -29,20 +32,54 @@ use tokio::task::JoinHandle;
 pub(super) async fn launch(plan: &LaunchPlan) -> Result<(Qemu, VmmEvents), LaunchError> {
     let channels = make_channels(plan)?;
     make_memory_file(&plan.memory, plan.machine.memory)?;
-    let mut child = spawn(plan, channels.theirs, &channels.numbers)?;
-    keep_console(channels.console, plan.evidence.console_log())?;
-    let process = identify(&child)?;
-    let confined = confine(plan, process.identity().pid);
+    // Order matters: connected before there is anybody to answer, a VMM that dies at once is a hang-up, which is
+    // explained with its last words, and never a connection refused.
+    let stream = connect(&plan.run_directory.monitor_socket()).await?;
+    let child = spawn(plan, channels.theirs, &channels.numbers)?;
+    let process = match identify(&child) {
+        Ok(process) => Arc::new(process),
+        Err(error) => return Err(end_nameless(child, error).await),
+    };
+    match attend(plan, child, stream, channels.console) {
+        Ok(attended) => negotiated(plan, process, attended).await,
+        Err(error) => Err(end(&process, error).await),
+    }
+}
 
+/// The process with somebody who listens to it.
+struct Attended {
+    watch: JoinHandle<()>,
+    monitor: Monitor,
+    events: VmmEvents,
+}
+
+/// Keeps what the process says and starts the task that owns the process from here on.
+fn attend(
+    plan: &LaunchPlan,
+    mut child: Child,
+    stream: UnixStream,
+    console: StdUnixStream,
+) -> Result<Attended, LaunchError> {
+    keep_console(console, plan.evidence.console_log())?;
     let (request_sender, requests) = mpsc::channel(REQUESTS);
     let (migration, migration_news) = watch::channel(None);
-    let (events, mut event_receiver) = mpsc::channel(EVENTS);
-    let stream = connect(&plan.run_directory.monitor_socket()).await?;
+    let (event_sender, events) = mpsc::channel(EVENTS);
     let stderr = child.stderr.take().map(|stderr| keep_log(stderr, plan.evidence.vmm_log()));
-    let watch = tokio::spawn(Watch { child, stream, requests, migration, events, stderr }.run());
+    let watch = Watch { child, stream, requests, migration, events: event_sender, stderr };
+    let monitor = Monitor::new(request_sender, migration_news);
+    Ok(Attended { watch: tokio::spawn(watch.run()), monitor, events })
+}
+
+async fn negotiated(
+    plan: &LaunchPlan,
+    process: Arc<Process>,
+    attended: Attended,
+) -> Result<(Qemu, VmmEvents), LaunchError> {
+    let Attended { watch, monitor, mut events } = attended;
+    let confined = confine(plan, process.identity().pid);
     let mut qemu = Qemu {
         process,
-        monitor: Monitor::new(request_sender, migration_news),
+        monitor,
         agent_socket: plan.run_directory.agent_socket(),
         boots_from_state: plan.incoming.is_some(),
         saveable: matches!(plan.memory, MemoryBacking::SharedFile(_)),
@@ -51,8 +88,41 @@ pub(super) async fn launch(plan: &LaunchPlan) -> Result<(Qemu, VmmEvents), Launc
         watch,
     };
     match negotiate(&mut qemu).await {
-        Ok(()) => Ok((qemu, event_receiver)),
-        Err(error) => Err(explained(error, &mut event_receiver, &plan.evidence.vmm_log()).await),
+        Ok(()) => Ok((qemu, events)),
+        Err(error) => {
+            let error = explained(error, &mut events, &plan.evidence.vmm_log()).await;
+            // Order matters: `qemu` lives until after this, and with it the task that reaps the process.
+            Err(end(&qemu.process, error).await)
+        }
+    }
+}
+
+/// Kills the process of a failed launch and waits until it is dead; says so when that is not proven.
+async fn end(process: &Arc<Process>, error: LaunchError) -> LaunchError {
+    let killed = process.signal(Signal::KILL);
+    // On a thread of its own: the task that reaps the process and the runner's heart go on meanwhile.
+    let waiting = tokio::task::spawn_blocking({
+        let process = Arc::clone(process);
+        move || process.wait_dead(timeout::RUNG_KILL)
+    });
+    match waiting.await {
+        Ok(Ok(true)) => error,
+        dead => {
+            tracing::error!(?killed, ?dead, "the process of a failed launch is not proven dead");
+            LaunchError::Undead { pid: process.identity().pid, source: Box::new(error) }
+        }
+    }
+}
+
+/// As [`end`], for a child of which no pidfd is to be had: that it is ours makes its pid its own.
+async fn end_nameless(mut child: Child, error: LaunchError) -> LaunchError {
+    let pid = child.id().unwrap_or_default();
+    match tokio::time::timeout(timeout::RUNG_KILL, child.kill()).await {
+        Ok(Ok(())) => error,
+        unproven => {
+            tracing::error!(?unproven, "the process of a failed launch is not proven dead");
+            LaunchError::Undead { pid, source: Box::new(error) }
+        }
     }
 }
 

@@ -33,6 +33,7 @@ use qapi::qmp::{
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
@@ -41,7 +42,7 @@ use tokio::task::JoinHandle;
 /// Dropping it kills the process, late: the net below an orderly end.
 #[derive(Debug)]
 pub struct Qemu {
-    process: Process,
+    process: Arc<Process>,
     monitor: Monitor,
     agent_socket: PathBuf,
     boots_from_state: bool,

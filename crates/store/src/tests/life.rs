@@ -29,6 +29,8 @@ fn a_run_leaves_everything_it_was_told() {
     let workload = store.workload(new.id).unwrap().unwrap();
     assert_eq!(workload.spec, new.spec);
     assert_eq!(workload.state, WorkloadState::Over(exited));
+    assert_eq!(store.workload_by_key("key").unwrap(), Some(new.id));
+    assert_eq!(store.workload_by_key("another").unwrap(), None);
     assert_eq!((workload.incarnation, workload.idempotency_key.as_deref()), (new.incarnation, Some("key")));
     assert_eq!((workload.created_unix_ns, workload.ended_unix_ns), (1_001, Some(4_000)));
     let row = store.incarnation(new.incarnation).unwrap().unwrap();
