@@ -1,7 +1,7 @@
 //! What incarnations are made of, and those that run no workload: their whole life, from intent to end.
 //!
 //! An intent holds everything its runner needs, resolved here from the image, the VMM root and the agent that
-//! belongs to this version. Workloads' incarnations begin in [`crate::run`]; how one ends is told by the store.
+//! belongs to this version. Workloads' incarnations begin in [`crate::run()`]; how one ends is told by the store.
 
 use crate::accelerator::Accelerator;
 use crate::error::{Error, chain};

@@ -5,7 +5,7 @@
 //! logs, or knows how any of it is written down: time, randomness and ids are arguments, and `wire` has
 //! the forms that travel.
 //!
-//! Reading order: [`id`], [`unit`], [`spec`], [`step`], [`outcome`], [`death`], [`workload`],
+//! Reading order: [`id`], [`mod@unit`], [`spec`], [`step`], [`outcome`], [`death`], [`workload`],
 //! [`incarnation`], [`certificate`], [`hold`], [`timeout`], [`limit`], [`verdict`].
 
 pub mod certificate;

@@ -10,6 +10,7 @@ use outlast_wire::guest::{
     Clock, GuestMessage, HelloAck, HostMessage, Identity, Reseed, SetIdentity, guest_words,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
+use std::time::Duration;
 use thiserror::Error;
 
 /// Entropy given to the guest, in bytes: twice what its generator's key holds.
@@ -24,6 +25,14 @@ pub(crate) enum CertifyError {
     /// The host's generator.
     #[error("cannot draw entropy for the guest")]
     Entropy(#[source] rustix::io::Errno),
+    /// The guest's clock runs at another rate than the host's.
+    #[error("the guest says it has run for {guest_ms} ms, and {host_ms} ms have passed since it was started")]
+    ClockRate {
+        /// What the guest's clock says.
+        guest_ms: u64,
+        /// What the host's clock says.
+        host_ms: u64,
+    },
     /// The guest says it is somebody else.
     #[error("the guest's {what} is {found:?}, not {wanted:?}")]
     Identity {
@@ -56,6 +65,16 @@ pub(crate) async fn certify(
         host_name: identity.host_name,
         machine_id: identity.machine_id,
     })
+}
+
+/// Refuses a freshly booted guest whose clock runs far too fast or too slow. On a busy host a kernel can get the
+/// rate of its clock wrong while it boots: then every timeout in the guest is wrong, and so would be those of all
+/// clones. The bounds are wide: firmware runs before the guest's clock does, and its clock starts late.
+pub(crate) fn check_clock_rate(guest_ms: u64, since_start: Duration) -> Result<(), CertifyError> {
+    let host_ms = u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX);
+    let too_fast = guest_ms > host_ms.saturating_add(host_ms / 4).saturating_add(500);
+    let too_slow = host_ms > 2000 && guest_ms < host_ms / 10;
+    if too_fast || too_slow { Err(CertifyError::ClockRate { guest_ms, host_ms }) } else { Ok(()) }
 }
 
 async fn reseed(link: &mut Link) -> Result<u32, CertifyError> {
@@ -109,5 +128,20 @@ async fn sample(link: &mut Link, set_unix_ns: u64) -> Result<ClockInterval, Link
     match answer {
         GuestMessage::ClockRead(read) => Ok(ClockInterval::measured(before, read.unix_ns, after)),
         _ => Err(LinkError::Unexpected { request: "clock" }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_at_another_rate_is_refused() {
+        let after = |ms| Duration::from_millis(ms);
+        assert!(check_clock_rate(1400, after(1800)).is_ok());
+        assert!(check_clock_rate(1800, after(1800)).is_ok());
+        assert!(check_clock_rate(1000, after(6000)).is_ok(), "a slow start is no slow clock");
+        assert!(check_clock_rate(65_000, after(1800)).is_err());
+        assert!(check_clock_rate(100, after(6000)).is_err());
     }
 }

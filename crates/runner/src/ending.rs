@@ -43,7 +43,7 @@ pub(crate) async fn leave<B: Backend>(mut core: Core<B>, mut ending: Ending) -> 
     bury_vmm(&mut core).await;
     name_out_of_memory(&core, &mut ending);
     let (output_log_bytes, truncated_bytes) = close_output(&mut core, &mut ending).await;
-    core.timings.total = Some(program::since_request(core.intent.requested_unix_ns));
+    core.timings.total = Some(program::since_request(&core.intent));
     let end = EndRecord {
         outcome: is_workload(&core).then(|| OutcomeRecord::from(&ending.outcome)),
         death: DeathRecord::new(&ending.cause, ending.evidence, clock::unix_ns(), "runner"),

@@ -3,14 +3,11 @@
 
 use crate::lease::Lease;
 use outlast_machine::backend::{VmmEvent, VmmEvents};
+use outlast_model::timeout;
 use std::io;
-use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-
-/// How long the VMM's own word is waited for when the guest link broke first.
-const EXPLANATION: Duration = Duration::from_secs(1);
 
 /// What ends an incarnation, whatever it is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +83,7 @@ impl Sources {
     /// say it.
     pub(crate) async fn explain(&mut self, sign: Interrupt) -> Interrupt {
         let Some(events) = &mut self.vmm else { return sign };
-        match tokio::time::timeout(EXPLANATION, events.recv()).await {
+        match tokio::time::timeout(timeout::EXPLANATION, events.recv()).await {
             Ok(Some(event)) => Interrupt::Vmm(event),
             Ok(None) | Err(_) => sign,
         }

@@ -13,7 +13,7 @@ use outlast_model::timeout;
 use outlast_wire::guest::{
     Exec, Exited, GuestMessage, HostMessage, MAX_CHUNK, Output, Refused, StdinData, guest_words,
 };
-use outlast_wire::intent::Program;
+use outlast_wire::intent::{Intent, Program};
 use outlast_wire::output_log::Stream;
 use std::fs::File;
 use std::io::{self, Read};
@@ -206,7 +206,12 @@ pub(crate) async fn fetch_outputs(link: &mut Link, sources: &mut Sources, target
     }
 }
 
-/// The time since the request was accepted, in milliseconds; a wall clock stepped back gives zero.
-pub(crate) fn since_request(requested_unix_ns: u64) -> f64 {
-    clock::millis(Duration::from_nanos(clock::unix_ns().saturating_sub(requested_unix_ns)))
+/// The time since the request was accepted, in milliseconds, on the host's monotonic clock. An intent that does
+/// not say when that was on this clock gives the wall clock's answer, zero when that was stepped back.
+pub(crate) fn since_request(intent: &Intent) -> f64 {
+    let passed = match intent.requested_monotonic_ns {
+        Some(requested) => clock::monotonic_ns().saturating_sub(requested),
+        None => clock::unix_ns().saturating_sub(intent.requested_unix_ns),
+    };
+    clock::millis(Duration::from_nanos(passed))
 }

@@ -3,13 +3,17 @@
 use super::{Core, Stumble};
 use crate::{certify, program};
 use outlast_machine::backend::Backend;
+use outlast_wire::intent::Start;
 
 pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> {
     let (Some(link), Some(hello)) = (core.link.as_mut(), core.hello.take()) else {
         return Err(Stumble::Failed("no agent has answered".to_owned()));
     };
+    if let (Start::Boot, Some(started)) = (&core.intent.start, core.guest_started) {
+        certify::check_clock_rate(hello.uptime_ms, started.elapsed()).map_err(Stumble::failed)?;
+    }
     let certificate = certify::certify(link, hello, core.id).await.map_err(Stumble::on_link)?;
     core.certificate = Some(certificate);
-    core.timings.ready = Some(program::since_request(core.intent.requested_unix_ns));
+    core.timings.ready = Some(program::since_request(&core.intent));
     Ok(())
 }

@@ -139,6 +139,8 @@ pub(crate) struct Core<B: Backend> {
     pub(crate) leases: Vec<OwnedFd>,
     pub(crate) vmm: Option<B>,
     pub(crate) vmm_events: Option<VmmEvents>,
+    /// When the vCPUs began to run.
+    pub(crate) guest_started: Option<Instant>,
     pub(crate) link: Option<Link>,
     pub(crate) hello: Option<HelloAck>,
     pub(crate) certificate: Option<Certificate>,
@@ -175,6 +177,7 @@ impl<B: Backend> Core<B> {
             leases: Vec::new(),
             vmm: None,
             vmm_events: None,
+            guest_started: None,
             link: None,
             hello: None,
             certificate: None,

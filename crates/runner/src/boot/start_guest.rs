@@ -5,9 +5,11 @@
 use super::{Core, Stumble};
 use outlast_machine::backend::Backend;
 use outlast_wire::intent::Start;
+use tokio::time::Instant;
 
 pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> {
     let vmm = core.vmm.as_mut().ok_or_else(|| Stumble::Failed("there is no VMM".to_owned()))?;
+    core.guest_started = Some(Instant::now());
     let started = match core.intent.start {
         Start::Boot => vmm.boot().await,
         Start::Clone { .. } => vmm.restore().await,
