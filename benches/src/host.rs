@@ -29,6 +29,8 @@ pub(crate) struct Facts {
     pub(crate) memory: String,
     /// Load averages before the first measurement: above zero, somebody else was there.
     pub(crate) load_before: String,
+    /// The nice value of everything that was measured.
+    pub(crate) nice: Option<i32>,
 }
 
 impl Facts {
@@ -64,6 +66,7 @@ impl Facts {
             ("memory", self.memory.clone()),
             ("host", format!("{}, Linux {}", self.distribution, self.kernel)),
             ("load before", self.load_before.clone()),
+            ("nice value", self.nice.map_or_else(|| known(""), |nice| nice.to_string())),
         ]
     }
 }
