@@ -51,6 +51,7 @@ impl Facts {
             load_before: known(
                 read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" ").as_str(),
             ),
+            nice: rustix::process::getpriority_process(None).ok(),
         }
     }
 
