@@ -248,7 +248,7 @@ impl<B: Backend> Incarnation<B> {
             }
             Purpose::Template { directory, warm_up, .. } => {
                 let (Some(vmm), Some(link), Some(log)) =
-                    (self.core.vmm.as_mut(), self.core.link.take(), self.core.output.as_mut())
+                    (self.core.vmm.as_mut(), self.core.link.as_mut(), self.core.output.as_mut())
                 else {
                     return unbooted();
                 };

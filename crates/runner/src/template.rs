@@ -1,8 +1,13 @@
 //! Makes a template out of a booted guest: warm it, still it, save it.
 //!
 //! ```text
-//!   warm-up program ends 0 ──► quiesce ──► hang up ──► pause ──► save device state
+//!   warm-up program ends 0 ──► quiesce ──► pause ──► save device state
 //! ```
+//!
+//! The connection to the agent stays until the VMM is dead. Clones find a host connected from their first
+//! instruction on, and their agents wait for its hello. A hang-up before the save would be told to every clone,
+//! after its new host's first bytes when the host is busy; one after the save would still be written into the
+//! memory that clones share.
 //!
 //! The memory needs no saving: it has been a shared file all along. The device state goes beside it. Syncing,
 //! hashing and publishing are the business of whoever asked.
@@ -44,16 +49,16 @@ pub(crate) enum TemplateError {
     Vmm(#[from] BackendError),
 }
 
-/// Makes the template. `link` is taken: the guest must see the hang-up before it is saved.
+/// Makes the template.
 pub(crate) async fn make<B: Backend>(
     vmm: &mut B,
-    mut link: Link,
+    link: &mut Link,
     warm_up: Option<&Program>,
     directory: &Path,
     (sources, log, journal): (&mut Sources, &mut OutputLog, &mut Journal),
 ) -> Ending {
     if let Some(program) = warm_up {
-        match warm(&mut link, program, (sources, log)).await {
+        match warm(link, program, (sources, log)).await {
             Ok(()) => phase(journal, "warmed"),
             Err(error) => return failed(&error),
         }
@@ -87,7 +92,7 @@ async fn warm(
 
 async fn save<B: Backend>(
     vmm: &mut B,
-    mut link: Link,
+    link: &mut Link,
     state: &Path,
     journal: &mut Journal,
 ) -> Result<(), TemplateError> {
@@ -95,8 +100,6 @@ async fn save<B: Backend>(
         GuestMessage::Quiesced(_) => phase(journal, "quiesced"),
         _ => return Err(LinkError::Unexpected { request: "quiesce" }.into()),
     }
-    // Order matters: hang up before the pause, so that the guest waits for a new connection when it wakes.
-    drop(link);
     vmm.pause().await?;
     phase(journal, "stopped");
     vmm.save(state).await?;

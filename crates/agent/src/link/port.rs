@@ -9,6 +9,9 @@
 //!   tokio waits for that one to be readable.
 //! * Bytes of a new host may be readable before the port counts as open (the control message is worked on
 //!   by a kernel thread), so "closed" means a hang-up only after "open" was seen.
+//! * For the same reason a hang-up and the first bytes of the next host may be found in one look. The hang-up
+//!   is told first and the bytes are kept for the next read: told the other way round, the hang-up would end
+//!   the new host's conversation, and the host would wait for an answer for ever.
 //! * Writing while closed answers EAGAIN.
 
 use super::ByteStream;
@@ -17,7 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -53,6 +56,8 @@ pub(crate) struct Port {
     changes: AsyncFd<OwnedFd>,
     /// Whether the present host was seen as connected.
     open: Cell<bool>,
+    /// Bytes that were found together with a hang-up; the next read begins with them.
+    kept: RefCell<Vec<u8>>,
 }
 
 impl Port {
@@ -64,10 +69,30 @@ impl Port {
         let device = rustix::fs::open(&path, flags, Mode::empty())
             .map_err(|source| PortError::Open(path.clone(), source))?;
         let changes = watch(&device).map_err(|source| PortError::Watch(path, source))?;
-        Ok(Self { device, changes, open: Cell::new(false) })
+        Ok(Self { device, changes, open: Cell::new(false), kept: RefCell::default() })
     }
 
-    /// Waits until something about the port has changed since this was last waited for.
+    /// Hands out what was kept, as far as there is room.
+    fn give_kept(&self, buffer: &mut [u8]) -> usize {
+        let mut kept = self.kept.borrow_mut();
+        let length = kept.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&kept[..length]);
+        kept.drain(..length);
+        length
+    }
+
+    /// Bytes have come. Those that were found with a hang-up are kept, and the hang-up is told in their place.
+    fn arrived(&self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.hung_up()? {
+            return Ok(bytes.len());
+        }
+        self.kept.borrow_mut().extend_from_slice(bytes);
+        self.open.set(false);
+        Ok(0)
+    }
+
+    /// Waits until something about the port has changed since this was last waited for. Reader and writer wait at
+    /// the same time; an event that one of them takes out has woken both.
     async fn change(&self) -> io::Result<()> {
         let mut ready = self.changes.readable().await?;
         // Taking the event out is what makes the next change an edge; what it says is asked for afresh.
@@ -93,12 +118,16 @@ impl Port {
 
 impl ByteStream for Port {
     async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let kept = self.give_kept(buffer);
+        if kept > 0 {
+            return Ok(kept);
+        }
         loop {
             match rustix::io::read(&self.device, &mut *buffer) {
                 // Closed and empty.
                 Ok(0) if self.open.replace(false) => return Ok(0),
                 Ok(0) | Err(Errno::INTR) => {}
-                Ok(length) => return Ok(length),
+                Ok(length) => return self.arrived(&buffer[..length]),
                 // Only a port whose host is connected answers this.
                 Err(Errno::AGAIN) => self.open.set(true),
                 Err(errno) => return Err(errno.into()),
@@ -142,6 +171,70 @@ fn find(ports: &Path, name: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read as _, Write as _};
+
+    /// A socket stands for the port: as that, it says HUP once the other end is gone, with bytes still in it.
+    fn port() -> (Port, std::os::unix::net::UnixStream) {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let device = OwnedFd::from(ours);
+        let changes = watch(&device).unwrap();
+        (Port { device, changes, open: Cell::new(false), kept: RefCell::default() }, theirs)
+    }
+
+    async fn read(port: &Port) -> Vec<u8> {
+        let mut buffer = [0; 4];
+        let length = port.read(&mut buffer).await.unwrap();
+        buffer[..length].to_vec()
+    }
+
+    #[tokio::test]
+    async fn a_hang_up_is_told_before_bytes_that_are_found_with_it() {
+        let (port, mut host) = port();
+        host.write_all(b"old").unwrap();
+        assert_eq!(read(&port).await, b"old");
+        host.write_all(b"hello").unwrap();
+        drop(host);
+        assert_eq!(read(&port).await, b"", "the host that was there is gone");
+        assert_eq!(read(&port).await, b"hell");
+        assert_eq!(read(&port).await, b"o");
+    }
+
+    #[tokio::test]
+    async fn a_writer_goes_on_while_a_reader_waits() {
+        let (port, mut host) = port();
+        let bytes = vec![7; 1 << 20];
+        let drained = std::thread::spawn(move || {
+            let mut all = vec![0; 1 << 20];
+            host.read_exact(&mut all).map(|()| host)
+        });
+        let writing = async {
+            let mut written = 0;
+            while written < bytes.len() {
+                written += port.write(&bytes[written..]).await.unwrap();
+            }
+        };
+        let mut buffer = [0; 4];
+        let both = async {
+            tokio::select! {
+                biased;
+                read = port.read(&mut buffer) => panic!("nobody said anything: {read:?}"),
+                () = writing => {}
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), both)
+            .await
+            .expect("the reader took the writer's event");
+        drop(drained.join().unwrap().unwrap());
+    }
+
+    #[tokio::test]
+    async fn bytes_of_a_host_that_does_not_count_as_connected_yet_are_no_hang_up() {
+        let (port, mut host) = port();
+        host.write_all(b"new").unwrap();
+        drop(host);
+        assert_eq!(read(&port).await, b"new");
+    }
 
     #[test]
     fn the_port_is_found_by_its_name_and_not_by_its_number() {

@@ -35,13 +35,14 @@ pub(super) async fn launch(plan: &LaunchPlan) -> Result<(Qemu, VmmEvents), Launc
     // Order matters: connected before there is anybody to answer, a VMM that dies at once is a hang-up, which is
     // explained with its last words, and never a connection refused.
     let stream = connect(&plan.run_directory.monitor_socket()).await?;
+    let agent = connect(&plan.run_directory.agent_socket()).await?;
     let child = spawn(plan, channels.theirs, &channels.numbers)?;
     let process = match identify(&child) {
         Ok(process) => Arc::new(process),
         Err(error) => return Err(end_nameless(child, error).await),
     };
     match attend(plan, child, stream, channels.console) {
-        Ok(attended) => negotiated(plan, process, attended).await,
+        Ok(attended) => negotiated(plan, process, agent, attended).await,
         Err(error) => Err(end(&process, error).await),
     }
 }
@@ -73,6 +74,7 @@ fn attend(
 async fn negotiated(
     plan: &LaunchPlan,
     process: Arc<Process>,
+    agent: UnixStream,
     attended: Attended,
 ) -> Result<(Qemu, VmmEvents), LaunchError> {
     let Attended { watch, monitor, mut events } = attended;
@@ -80,6 +82,7 @@ async fn negotiated(
     let mut qemu = Qemu {
         process,
         monitor,
+        agent: Some(agent),
         agent_socket: plan.run_directory.agent_socket(),
         boots_from_state: plan.incoming.is_some(),
         saveable: matches!(plan.memory, MemoryBacking::SharedFile(_)),

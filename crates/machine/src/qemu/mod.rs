@@ -44,6 +44,10 @@ use tokio::task::JoinHandle;
 pub struct Qemu {
     process: Arc<Process>,
     monitor: Monitor,
+    /// The connection to the agent's port that was there before QEMU was, until somebody takes it. A template is
+    /// saved while a host is connected to that port, and a clone finds one connected when it goes on: its guest
+    /// hears of no hang-up and no new host, which could otherwise reach it after the first bytes of the new one.
+    agent: Option<UnixStream>,
     agent_socket: PathBuf,
     boots_from_state: bool,
     saveable: bool,
@@ -93,6 +97,9 @@ impl Backend for Qemu {
     }
 
     async fn connect_agent(&mut self) -> Result<UnixStream, BackendError> {
+        if let Some(agent) = self.agent.take() {
+            return Ok(agent);
+        }
         UnixStream::connect(&self.agent_socket)
             .await
             .map_err(|source| BackendError::Agent { path: self.agent_socket.clone(), source })

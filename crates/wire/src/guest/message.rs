@@ -52,7 +52,7 @@ pub enum HostMessage {
     /// Send a signal to the program of this stream.
     #[prost(message, tag = "12")]
     Signal(Signal),
-    /// Close everything that belongs to this connection and wait for the hang-up: a snapshot follows.
+    /// Close everything that belongs to this conversation and wait for the next hello: a snapshot follows.
     #[prost(message, tag = "13")]
     Quiesce(Quiesce),
     /// Sync, unmount and power the machine off.
@@ -119,7 +119,7 @@ pub enum GuestMessage {
     /// A [`GetTree`] is complete.
     #[prost(message, tag = "15")]
     TreeDone(TreeDone),
-    /// Answer to [`Quiesce`]: the last frame on this connection.
+    /// Answer to [`Quiesce`]: the last frame of this conversation.
     #[prost(message, tag = "16")]
     Quiesced(Quiesced),
 }
@@ -362,7 +362,7 @@ pub struct Signal {
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Quiesce {}
 
-/// The agent is still; it waits for the hang-up and then for a new hello.
+/// The agent is still; it waits for a new hello, on this connection or another.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Quiesced {}
 
