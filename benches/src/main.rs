@@ -42,6 +42,13 @@ struct Arguments {
     /// Measure one group alone, and print what comes of it instead of writing it.
     #[arg(long, value_name = "GROUP")]
     only: Option<Group>,
+    /// The program that fills a store, for the measurements with many finished workloads. They are left out
+    /// without it.
+    #[arg(long, value_name = "FILE")]
+    filler: Option<PathBuf>,
+    /// Leave out the long runs of 200 workloads.
+    #[arg(long)]
+    no_bursts: bool,
     /// Leave libvirt out even when it is there.
     #[arg(long)]
     no_libvirt: bool,
@@ -64,9 +71,13 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     let vmm = recipe::vmm_version(&product.library())?;
     let accelerator = product.run(&[], EXAMPLES.python)?.view.accelerator;
     let facts = host::Facts::gather(product.version()?, vmm, accelerator);
-    let extent =
-        Extent { runs: usize::from(arguments.runs), libvirt: !arguments.no_libvirt, only: arguments.only };
-    let results = measure::everything(&product, extent)?;
+    let extent = Extent {
+        runs: usize::from(arguments.runs),
+        libvirt: !arguments.no_libvirt,
+        bursts: !arguments.no_bursts,
+        only: arguments.only,
+    };
+    let results = measure::everything(&product, arguments.filler.as_deref(), extent)?;
     let generated = report::markdown(&facts, &results);
     let Some(directory) = arguments.write.as_ref().filter(|_| arguments.only.is_none()) else {
         use std::io::Write as _;

@@ -56,7 +56,21 @@ impl Product {
     /// Uses `program` with the images of `library`, in a new home beside it.
     pub(crate) fn new(program: &Path, library: &Path) -> anyhow::Result<Self> {
         let program = fs::canonicalize(program).with_context(|| format!("find {}", program.display()))?;
-        let home = PathBuf::from(format!("/var/lib/outlast-bench-{}", std::process::id()));
+        Self::in_home(
+            program,
+            library,
+            PathBuf::from(format!("/var/lib/outlast-bench-{}", std::process::id())),
+        )
+    }
+
+    /// The same product with another home of its own beside this one's.
+    pub(crate) fn beside(&self, name: &str) -> anyhow::Result<Self> {
+        let mut home = self.home.clone().into_os_string();
+        home.push(format!("-{name}"));
+        Self::in_home(self.program.clone(), &self.library, home.into())
+    }
+
+    fn in_home(program: PathBuf, library: &Path, home: PathBuf) -> anyhow::Result<Self> {
         let made = fs::DirBuilder::new().mode(0o700).create(&home);
         made.with_context(|| format!("make {}", home.display()))?;
         Ok(Self { program, home, library: library.to_owned() })
@@ -73,6 +87,19 @@ impl Product {
         command.args(arguments).env("OUTLAST_HOME", &self.home).env("OUTLAST_LIBRARY", &self.library);
         command.env_remove("OUTLAST_HOLD").stdin(Stdio::null());
         command
+    }
+
+    /// The database of its home.
+    pub(crate) fn database(&self) -> PathBuf {
+        Places::new(self.home.clone(), self.home.join("run"), self.library.clone()).database()
+    }
+
+    /// How long a command takes that reads nothing and succeeds, in milliseconds.
+    pub(crate) fn time(&self, arguments: &[&str]) -> anyhow::Result<f64> {
+        let began = Instant::now();
+        let output = self.command(arguments).output()?;
+        let took = clock::ms_since(began);
+        done(output).with_context(|| format!("outlast {}", arguments.join(" "))).map(|_| took)
     }
 
     /// The version it prints.

@@ -34,6 +34,7 @@ pub(crate) fn markdown(facts: &Facts, results: &Results) -> String {
         ("Targets", targets(results)),
         ("Times in milliseconds", times(results)),
         ("Workloads per second", throughput(results)),
+        ("Many finished workloads (ms)", growth(results)),
         ("Memory in MiB", residence(results)),
         ("Where the time goes (p50 of each stretch, ms)", timelines(results)),
         ("Measured on", measured_on(facts, results)),
@@ -95,6 +96,27 @@ fn throughput(results: &Results) -> String {
     };
     let head = ["Python hellos at once", "in all", "per second", "p50 ms each", "p95 ms each"];
     table(&head, &results.throughput.iter().map(row).collect::<Vec<_>>())
+}
+
+fn growth(results: &Results) -> String {
+    let row = |growth: &crate::measure::Growth| {
+        let mut cells =
+            vec![growth.finished.to_string(), growth.run.summary().map_or(0, |run| run.n).to_string()];
+        for series in [&growth.run, &growth.ready, &growth.list, &growth.show] {
+            let [_, _, p50, p95, _] = figures(series.summary());
+            cells.push(format!("{p50} / {p95}"));
+        }
+        cells
+    };
+    let head = [
+        "finished workloads",
+        "n",
+        "Python hello p50 / p95",
+        "request → certified p50 / p95",
+        "`ps` p50 / p95",
+        "`show` p50 / p95",
+    ];
+    table(&head, &results.growth.iter().map(row).collect::<Vec<_>>())
 }
 
 fn residence(results: &Results) -> String {
@@ -169,6 +191,13 @@ pub(crate) fn json(facts: &Facts, results: &Results) -> Value {
             "workloads": level.workloads,
             "per_second": level.per_second,
             "wall_ms": one(&level.wall),
+        })).collect::<Value>(),
+        "growth": results.growth.iter().map(|growth| json!({
+            "finished": growth.finished,
+            "run_ms": one(&growth.run),
+            "ready_ms": one(&growth.ready),
+            "ps_ms": one(&growth.list),
+            "show_ms": one(&growth.show),
         })).collect::<Value>(),
         "memory_mib": results.residence.iter().map(|residence| json!({
             "clones": residence.clones,

@@ -2,6 +2,7 @@
 
 use crate::measure::Results;
 use crate::statistics::{Series, Summary};
+use crate::timeline::Timeline;
 use serde::Serialize;
 
 /// A promise.
@@ -57,14 +58,18 @@ impl Target {
 
 /// All of them.
 pub(crate) fn all(results: &Results) -> Vec<Target> {
+    let mut targets = of_the_design(results);
+    targets.extend(of_hardening(results));
+    targets
+}
+
+fn of_the_design(results: &Results) -> Vec<Target> {
     let median = |series: &Series| series.summary().map(|summary| summary.p50);
     let ratio = |above: &Series, below: &Series| Some(median(above)? / median(below)?);
     let runner = |summary: fn(Summary) -> f64| {
         let all = results.residence.iter().filter_map(|residence| residence.runner_rss.summary());
         all.map(summary).reduce(f64::max)
     };
-    let at_most =
-        |what, how, limit, unit, measured| Target { what, how, side: Side::AtMost, limit, unit, measured };
     vec![
         at_most(
             "clone: request → certified",
@@ -112,6 +117,52 @@ pub(crate) fn all(results: &Results) -> Vec<Target> {
         ),
         at_most("runner killed → all of it gone", "p50", 100.0, "ms", median(&results.runner_death)),
     ]
+}
+
+fn of_hardening(results: &Results) -> Vec<Target> {
+    vec![
+        at_most(
+            "confinement, per start",
+            "p50 of launch-vmm − p50 of bare QEMU, start → its monitor greets; clones",
+            5.0,
+            "ms",
+            confinement(results),
+        ),
+        at_most(
+            "100,000 finished workloads in the store",
+            "p50 of Python hello, whole process ÷ the same with 1,000",
+            1.1,
+            "×",
+            growth(results),
+        ),
+    ]
+}
+
+fn at_most(
+    what: &'static str,
+    how: &'static str,
+    limit: f64,
+    unit: &'static str,
+    measured: Option<f64>,
+) -> Target {
+    Target { what, how, side: Side::AtMost, limit, unit, measured }
+}
+
+/// What the way into the jail adds to QEMU's own start.
+fn confinement(results: &Results) -> Option<f64> {
+    let median = |timeline: &Timeline, stretch: &str| {
+        let stretches = timeline.stretches();
+        let (_, series) = stretches.into_iter().find(|(name, _)| *name == stretch)?;
+        Some(series.summary()?.p50)
+    };
+    let product = median(&results.clone_timeline, "launch-vmm")?;
+    Some(product - median(&results.floor_clone_timeline, crate::floor::QEMU_STARTS)?)
+}
+
+/// The most finished workloads against the fewest.
+fn growth(results: &Results) -> Option<f64> {
+    let (few, many) = (results.growth.first()?, results.growth.last()?);
+    Some(many.run.summary()?.p50 / few.run.summary()?.p50)
 }
 
 #[cfg(test)]

@@ -39,11 +39,14 @@ pub(crate) struct Marks {
     pub(crate) certification: Vec<(String, f64)>,
 }
 
+/// The stretch from the start of QEMU until its monitor greets.
+pub(crate) const QEMU_STARTS: &str = "QEMU starts, its monitor greets";
+
 impl Marks {
     /// What lies between them, and the requests of certification.
     pub(crate) fn stretches(self) -> impl Iterator<Item = (String, f64)> {
         let between = [
-            ("QEMU starts, its monitor greets", self.monitor),
+            (QEMU_STARTS, self.monitor),
             ("the guest is loaded and runs", self.started - self.monitor),
             ("the agent answers", self.answered - self.started),
         ];

@@ -1,10 +1,12 @@
 //! The measurements, each group in a file of its own, and what they come to.
 
 mod deaths;
+mod growth;
 mod residence;
 mod starts;
 mod throughput;
 
+pub(crate) use growth::Growth;
 pub(crate) use residence::Residence;
 pub(crate) use throughput::Throughput;
 
@@ -13,6 +15,7 @@ use crate::recipe::Recipe;
 use crate::statistics::Series;
 use crate::timeline::Timeline;
 use anyhow::ensure;
+use std::path::Path;
 
 /// Everything that was measured. Milliseconds where nothing else is said.
 #[derive(Debug, Default)]
@@ -53,6 +56,8 @@ pub(crate) struct Results {
     pub(crate) residence: Vec<Residence>,
     /// Workloads per second, by how many run at once.
     pub(crate) throughput: Vec<Throughput>,
+    /// What finished workloads in the store cost, by how many there are.
+    pub(crate) growth: Vec<Growth>,
     /// Where a clone's time goes.
     pub(crate) clone_timeline: Timeline,
     /// Where a cold boot's time goes.
@@ -72,6 +77,8 @@ pub(crate) struct Extent {
     pub(crate) runs: usize,
     /// Whether libvirt is compared with.
     pub(crate) libvirt: bool,
+    /// Whether the long runs of the throughput are made.
+    pub(crate) bursts: bool,
     /// One group alone; otherwise all.
     pub(crate) only: Option<Group>,
 }
@@ -91,6 +98,8 @@ pub(crate) enum Group {
     Deaths,
     /// Workloads a second.
     Throughput,
+    /// What many finished workloads cost.
+    Growth,
 }
 
 /// The files that are run, by what they are written in.
@@ -106,7 +115,11 @@ pub(crate) const EXAMPLES: Examples =
     Examples { python: "examples/hello.py", others: ["examples/hello.js", "examples/hello.go"] };
 
 /// Measures everything. A measurement that fails ends it: a table with holes would be read as one without.
-pub(crate) fn everything(product: &Product, extent: Extent) -> anyhow::Result<Results> {
+pub(crate) fn everything(
+    product: &Product,
+    filler: Option<&Path>,
+    extent: Extent,
+) -> anyhow::Result<Results> {
     let mut results = Results::default();
     warm_up(product, extent)?;
     let clone = recipe(product, &[])?;
@@ -131,6 +144,9 @@ pub(crate) fn everything(product: &Product, extent: Extent) -> anyhow::Result<Re
     }
     if wanted(Group::Throughput) {
         throughput::measure(product, extent, &mut results)?;
+    }
+    if wanted(Group::Growth) {
+        growth::measure(product, filler, extent, &mut results)?;
     }
     let litter = product.litter()?;
     ensure!(litter.is_empty(), "the measurements left things behind: {}", litter.join(", "));

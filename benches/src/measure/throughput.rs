@@ -10,6 +10,9 @@ use std::time::Instant;
 /// How many run at once.
 const LEVELS: [usize; 4] = [1, 2, 4, 8];
 
+/// The long runs: so many workloads, so many at once.
+const BURSTS: [(usize, usize); 2] = [(200, 1), (200, 8)];
+
 /// What came of running some at once.
 #[derive(Debug)]
 pub(crate) struct Throughput {
@@ -27,6 +30,10 @@ pub(super) fn measure(product: &Product, extent: Extent, results: &mut Results) 
     for parallel in LEVELS {
         eprintln!("{} workloads, {parallel} at once", extent.runs.max(2 * parallel));
         results.throughput.push(level(product, extent.runs.max(2 * parallel), parallel)?);
+    }
+    for (workloads, parallel) in BURSTS.into_iter().filter(|_| extent.bursts) {
+        eprintln!("{workloads} workloads, {parallel} at once");
+        results.throughput.push(level(product, workloads, parallel)?);
     }
     Ok(())
 }
