@@ -147,7 +147,7 @@ pub fn open(library: &Library) -> Result<VmmRoot, LibraryError> {
     let path = directory.join(MANIFEST);
     let json = fs::read(&path).map_err(LibraryError::io("read", &path))?;
     let (manifest, digest, binary_digest) =
-        parse(&json).map_err(|source| LibraryError::Manifest { path, source })?;
+        parse_manifest(&json).map_err(|source| LibraryError::Manifest { path, source })?;
     check_version(&manifest.version)?;
     Ok(VmmRoot { path: directory.join("root"), manifest, digest, binary_digest, lease })
 }
@@ -171,11 +171,21 @@ fn expect(path: &Path, expected: Digest, found: Digest) -> Result<(), LibraryErr
     Err(LibraryError::Damaged { name: "vmm".to_owned(), path: path.to_owned(), expected, found })
 }
 
-fn parse(json: &[u8]) -> Result<(VmmRootManifest, Digest, Digest), ManifestError> {
-    let manifest: VmmRootManifest = serde_json::from_slice(json)?;
-    if manifest.format > VMM_ROOT_FORMAT {
-        return Err(ManifestError::Format { found: manifest.format, known: VMM_ROOT_FORMAT });
+/// Reads the JSON of a VMM root's manifest: what it says, the digest of the tree and that of the VMM's binary.
+///
+/// # Errors
+/// [`ManifestError`] says what is wrong with it; whether the version will do is asked elsewhere.
+pub fn parse_manifest(json: &[u8]) -> Result<(VmmRootManifest, Digest, Digest), ManifestError> {
+    /// Read first: a newer format need not parse as ours.
+    #[derive(serde::Deserialize)]
+    struct Format {
+        format: u32,
     }
+    let Format { format } = serde_json::from_slice(json)?;
+    if format > VMM_ROOT_FORMAT {
+        return Err(ManifestError::Format { found: format, known: VMM_ROOT_FORMAT });
+    }
+    let manifest: VmmRootManifest = serde_json::from_slice(json)?;
     let (digest, binary) = (manifest.digest.parse()?, manifest.binary_sha256.parse()?);
     Ok((manifest, digest, binary))
 }

@@ -75,7 +75,7 @@ impl Memory {
         Self(self.0.saturating_add(other.bytes()))
     }
 
-    /// Rounded up to a multiple of `step`; saturates at the largest multiple.
+    /// Rounded up to a multiple of `step`; unchanged where no larger multiple fits.
     #[must_use]
     pub const fn rounded_up_to(self, step: Self) -> Self {
         match self.bytes().checked_next_multiple_of(step.bytes()) {
@@ -93,7 +93,7 @@ impl FromStr for Memory {
 
     /// Reads `64M`, `64MiB`, `64m`, `1G`, `1048576` (bytes); all units are powers of 1024.
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let (number, unit) = split(text).ok_or_else(|| UnitError::Size { text: shorten(text) })?;
+        let (digits, unit) = split(text).ok_or_else(|| UnitError::Size { text: shorten(text) })?;
         let factor: u64 = match unit.to_ascii_lowercase().as_str() {
             "" | "b" => 1,
             "k" | "kb" | "kib" => 1024,
@@ -102,7 +102,8 @@ impl FromStr for Memory {
             "t" | "tb" | "tib" => 1024 * 1024 * Self::MIB,
             _ => return Err(UnitError::Size { text: shorten(text) }),
         };
-        let bytes = number.checked_mul(factor).ok_or_else(|| UnitError::TooLarge { text: shorten(text) })?;
+        let bytes = number(digits).and_then(|number| number.checked_mul(factor));
+        let bytes = bytes.ok_or_else(|| UnitError::TooLarge { text: shorten(text) })?;
         Self::from_bytes(bytes).ok_or(UnitError::Zero { what: "a size" })
     }
 }
@@ -130,7 +131,7 @@ impl Timeout {
     /// From milliseconds; `None` for zero and for more than [`Timeout::MAX`].
     pub const fn from_millis(ms: u64) -> Option<Self> {
         let duration = Duration::from_millis(ms);
-        if ms == 0 || duration.as_secs() > Self::MAX.as_secs() { None } else { Some(Self(duration)) }
+        if ms == 0 || duration.as_millis() > Self::MAX.as_millis() { None } else { Some(Self(duration)) }
     }
 
     /// As a duration.
@@ -149,7 +150,7 @@ impl FromStr for Timeout {
 
     /// Reads `500ms`, `30s`, `5m`, `1h`, `2d`; a bare number is seconds.
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let (number, unit) = split(text).ok_or_else(|| UnitError::Duration { text: shorten(text) })?;
+        let (digits, unit) = split(text).ok_or_else(|| UnitError::Duration { text: shorten(text) })?;
         let factor: u64 = match unit {
             "ms" => 1,
             "" | "s" | "sec" => 1000,
@@ -158,11 +159,11 @@ impl FromStr for Timeout {
             "d" => 24 * 3600 * 1000,
             _ => return Err(UnitError::Duration { text: shorten(text) }),
         };
-        if number == 0 {
+        let ms = number(digits).and_then(|number| number.checked_mul(factor));
+        if ms == Some(0) {
             return Err(UnitError::Zero { what: "a timeout" });
         }
-        let ms = number.checked_mul(factor).and_then(Self::from_millis);
-        ms.ok_or_else(|| UnitError::TooLarge { text: shorten(text) })
+        ms.and_then(Self::from_millis).ok_or_else(|| UnitError::TooLarge { text: shorten(text) })
     }
 }
 
@@ -209,12 +210,17 @@ impl fmt::Display for VcpuCount {
     }
 }
 
-/// Digits and the rest; `None` without leading digits or when they do not fit in 64 bits.
-fn split(text: &str) -> Option<(u64, &str)> {
+/// Digits, of which there is at least one, and the rest.
+fn split(text: &str) -> Option<(&str, &str)> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(end);
-    Some((digits.parse().ok()?, unit.trim()))
+    (!digits.is_empty()).then_some((digits, unit.trim()))
+}
+
+/// What digits say; `None` when it does not fit in 64 bits.
+fn number(digits: &str) -> Option<u64> {
+    digits.parse().ok()
 }
 
 fn shorten(text: &str) -> String {
@@ -240,8 +246,17 @@ mod tests {
         assert!(matches!("-1M".parse::<Memory>(), Err(UnitError::Size { .. })));
         assert!(matches!("99999999999999T".parse::<Memory>(), Err(UnitError::TooLarge { .. })));
         assert_eq!("0".parse::<Timeout>(), Err(UnitError::Zero { what: "a timeout" }));
+        assert!(matches!("99999999999999999999".parse::<Memory>(), Err(UnitError::TooLarge { .. })));
         assert!(matches!("31d".parse::<Timeout>(), Err(UnitError::TooLarge { .. })));
+        assert!(matches!("99999999999999999999s".parse::<Timeout>(), Err(UnitError::TooLarge { .. })));
         assert!(matches!("5 parsecs".parse::<Timeout>(), Err(UnitError::Duration { .. })));
+    }
+
+    #[test]
+    fn no_timeout_is_longer_than_the_longest() {
+        assert_eq!("30d".parse::<Timeout>().map(Timeout::duration), Ok(Timeout::MAX));
+        assert!(matches!("2592000001ms".parse::<Timeout>(), Err(UnitError::TooLarge { .. })));
+        assert_eq!(Timeout::from_millis(2_592_000_999), None);
     }
 
     #[test]

@@ -22,7 +22,7 @@ const MAX_DEPTH: usize = 32;
 
 /// The files could not be handed back; none are shown.
 #[derive(Debug, Error)]
-pub(crate) enum HandBackError {
+pub enum HandBackError {
     /// The link, or the agent's refusal.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -47,13 +47,13 @@ pub(crate) enum HandBackError {
 }
 
 /// Where the tree lies until it is complete.
-pub(crate) fn partial(target: &Path) -> PathBuf {
+pub fn partial(target: &Path) -> PathBuf {
     target.with_extension("partial")
 }
 
 /// Fetches the tree into `target`, which must not exist yet. The caller holds the deadline, and removes
 /// [`partial`] when this fails or is cancelled.
-pub(crate) async fn fetch(link: &mut Link, target: &Path) -> Result<(u32, u64), HandBackError> {
+pub async fn fetch(link: &mut Link, target: &Path) -> Result<(u32, u64), HandBackError> {
     let partial = partial(target);
     let mut tree = Tree::create(&partial)?;
     let stream = link.open_stream();

@@ -21,7 +21,7 @@ pub(crate) const BACKLOG: usize = 4 * MAX_CHUNK;
 
 /// The link is of no further use.
 #[derive(Debug, Error)]
-pub(crate) enum LinkError {
+pub enum LinkError {
     /// The other side hung up.
     #[error("the guest link was closed")]
     Closed,
@@ -64,12 +64,12 @@ pub(crate) enum LinkError {
 
 impl LinkError {
     /// Whether the connection itself broke, which usually has a reason that the VMM can name.
-    pub(crate) const fn is_broken(&self) -> bool {
+    pub const fn is_broken(&self) -> bool {
         matches!(self, Self::Closed | Self::Io(_))
     }
 
     /// Whether the agent itself said no: then what was asked did not happen.
-    pub(crate) const fn is_refusal(&self) -> bool {
+    pub const fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused(_))
     }
 }
@@ -80,7 +80,7 @@ fn errno_text(errno: i32) -> String {
 
 /// A connection to the agent.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub struct Link {
     stream: UnixStream,
     decoder: FrameDecoder,
     outbound: Vec<u8>,
@@ -91,7 +91,7 @@ pub(crate) struct Link {
 
 impl Link {
     /// A connection nobody has said hello on.
-    pub(crate) fn new(stream: UnixStream) -> Self {
+    pub fn new(stream: UnixStream) -> Self {
         Self {
             stream,
             decoder: FrameDecoder::new(),
@@ -103,13 +103,13 @@ impl Link {
     }
 
     /// A stream id not used on this connection.
-    pub(crate) fn open_stream(&mut self) -> u32 {
+    pub fn open_stream(&mut self) -> u32 {
         self.last_stream = self.last_stream.wrapping_add(1).max(1);
         self.last_stream
     }
 
     /// Puts a message into the queue; it leaves while [`Link::next`] is awaited.
-    pub(crate) fn queue(&mut self, stream: u32, message: HostMessage) -> Result<(), LinkError> {
+    pub fn queue(&mut self, stream: u32, message: HostMessage) -> Result<(), LinkError> {
         let frame = guest::encode(&HostFrame { stream, message: Some(message) })?;
         if self.written == self.outbound.len() {
             self.outbound.clear();
@@ -120,12 +120,12 @@ impl Link {
     }
 
     /// How many bytes wait to be written.
-    pub(crate) fn backlog(&self) -> usize {
+    pub fn backlog(&self) -> usize {
         self.outbound.len() - self.written
     }
 
     /// The next message of the guest; writes what is queued meanwhile. Cancelling it loses nothing.
-    pub(crate) async fn next(&mut self) -> Result<(u32, GuestMessage), LinkError> {
+    pub async fn next(&mut self) -> Result<(u32, GuestMessage), LinkError> {
         loop {
             if let Some(frame) = self.decoder.next_message::<GuestFrame>()? {
                 let message = frame.message.ok_or(LinkError::UnknownMessage)?;
@@ -161,7 +161,7 @@ impl Link {
 
     /// Asks and waits for the first answer on the same stream. Answers to other streams are leftovers of
     /// requests that were given up, and are dropped.
-    pub(crate) async fn request(
+    pub async fn request(
         &mut self,
         name: &'static str,
         message: HostMessage,
@@ -172,11 +172,7 @@ impl Link {
     }
 
     /// Waits for the next message on `stream`.
-    pub(crate) async fn answer(
-        &mut self,
-        name: &'static str,
-        stream: u32,
-    ) -> Result<GuestMessage, LinkError> {
+    pub async fn answer(&mut self, name: &'static str, stream: u32) -> Result<GuestMessage, LinkError> {
         let limit = timeout::AGENT_REQUEST;
         let answered = tokio::time::timeout(limit, self.next_on(stream)).await;
         match answered.map_err(|_| LinkError::TimedOut { request: name, limit })?? {
@@ -199,7 +195,7 @@ impl Link {
 
     /// Says hello with a fresh nonce and waits for the answer that repeats it, however long the boot takes:
     /// the caller holds the deadline.
-    pub(crate) async fn hello(&mut self) -> Result<HelloAck, LinkError> {
+    pub async fn hello(&mut self) -> Result<HelloAck, LinkError> {
         let mut nonce = [0; 16];
         getrandom(&mut nonce, GetRandomFlags::empty()).map_err(LinkError::Random)?;
         self.queue(0, HostMessage::Hello(Hello { nonce: nonce.to_vec(), protocol: PROTOCOL }))?;

@@ -64,7 +64,7 @@ pub enum OutputLogError {
         /// Where.
         at: u64,
     },
-    /// A record's length is over [`MAX_PAYLOAD`].
+    /// A record's length is over [`MAX_PAYLOAD`], or that of a mark of truncation, which has no payload, is not zero.
     #[error("record of {length} bytes at byte {at}")]
     TooLong {
         /// The length.
@@ -77,8 +77,7 @@ pub enum OutputLogError {
 impl Record {
     /// The record's bytes.
     ///
-    /// # Panics
-    /// Never: payloads longer than [`MAX_PAYLOAD`] are the caller's to split, and are cut here in debug builds only.
+    /// Payloads longer than [`MAX_PAYLOAD`] are the caller's to split; here they are cut.
     pub fn encode(&self) -> Vec<u8> {
         let (kind, unix_ns, offset, bytes): (u8, u64, u64, &[u8]) = match self {
             Self::Data { stream: Stream::Stdout, unix_ns, offset, bytes } => (1, *unix_ns, *offset, bytes),
@@ -121,6 +120,11 @@ impl OutputLogReader {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// How many bytes of what was pushed are the magic and whole records.
+    pub fn consumed(&self) -> u64 {
+        self.consumed
+    }
+
     /// Whether everything pushed so far was whole records.
     pub fn is_whole(&self) -> bool {
         self.start == self.buffer.len()
@@ -132,32 +136,38 @@ impl OutputLogReader {
     /// [`OutputLogError`] when the bytes are not an output log; nothing behind them can be read.
     pub fn next_record(&mut self) -> Result<Option<Record>, OutputLogError> {
         if !self.magic_seen {
-            let Some(magic) = self.take(MAGIC.len()) else { return Ok(None) };
+            let Some(magic) = self.buffer[self.start..].first_chunk::<{ MAGIC.len() }>() else {
+                return Ok(None);
+            };
+            // Looked at, not taken: what is no log now will be none when asked again.
             if magic != MAGIC {
                 return Err(OutputLogError::NotALog);
             }
+            self.consume(MAGIC.len());
             self.magic_seen = true;
         }
         let Some(header) = self.buffer[self.start..].first_chunk::<HEADER>().copied() else {
             return Ok(None);
         };
         let length = u32::from_le_bytes([header[17], header[18], header[19], header[20]]);
+        let longest = match header[0] {
+            1 | 2 => MAX_PAYLOAD,
+            3 => 0,
+            kind => return Err(OutputLogError::UnknownKind { kind, at: self.consumed }),
+        };
         let payload = usize::try_from(length).unwrap_or(usize::MAX);
-        if payload > MAX_PAYLOAD {
+        if payload > longest {
             return Err(OutputLogError::TooLong { length, at: self.consumed });
         }
-        if !(1..=3).contains(&header[0]) {
-            return Err(OutputLogError::UnknownKind { kind: header[0], at: self.consumed });
-        }
-        let Some(record) = self.take(HEADER + payload) else { return Ok(None) };
-        Ok(Some(record_of(&header, &record[HEADER..])))
+        let bytes = self.buffer[self.start..].get(HEADER..HEADER + payload);
+        let Some(record) = bytes.map(|bytes| record_of(&header, bytes)) else { return Ok(None) };
+        self.consume(HEADER + payload);
+        Ok(Some(record))
     }
 
-    fn take(&mut self, length: usize) -> Option<Vec<u8>> {
-        let piece = self.buffer.get(self.start..self.start + length)?.to_vec();
+    fn consume(&mut self, length: usize) {
         self.start += length;
         self.consumed += length as u64;
-        Some(piece)
     }
 }
 
@@ -187,6 +197,27 @@ mod tests {
             (any::<u64>(), any::<u64>())
                 .prop_map(|(unix_ns, dropped)| Record::Truncated { unix_ns, dropped }),
         ]
+    }
+
+    #[test]
+    fn a_mark_of_truncation_with_a_payload_is_no_record() {
+        let mut bytes = [MAGIC.as_slice(), &Record::Truncated { unix_ns: 0, dropped: 1 }.encode()].concat();
+        bytes[MAGIC.len() + HEADER - 4] = 1;
+        bytes.push(b'x');
+        let mut reader = OutputLogReader::new();
+        reader.push(&bytes);
+        let error = OutputLogError::TooLong { length: 1, at: MAGIC.len() as u64 };
+        assert_eq!(reader.next_record(), Err(error));
+    }
+
+    #[test]
+    fn what_is_no_log_stays_none() {
+        let mut reader = OutputLogReader::new();
+        reader.push(&[b"no magic", MAGIC.as_slice()].concat());
+        for _ in 0..2 {
+            assert_eq!(reader.next_record(), Err(OutputLogError::NotALog));
+        }
+        assert_eq!(reader.consumed(), 0);
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! A template's manifest: what it was made of, and the digests of its two files.
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 /// The version of this format that is written.
 pub const VERSION: u32 = 1;
@@ -57,4 +58,34 @@ pub struct TemplateManifest {
     pub state_sha256: String,
     /// Size of the device state in bytes.
     pub state_bytes: u64,
+}
+
+/// Bytes are not a template's manifest.
+#[derive(Debug, Error)]
+pub enum TemplateManifestError {
+    /// Not the JSON that was expected.
+    #[error("it does not parse")]
+    Json(#[from] serde_json::Error),
+    /// Written by another outlast: of a template, unlike of an image, only one format is ever of use.
+    #[error("format {0}")]
+    Version(u32),
+}
+
+impl TemplateManifest {
+    /// Reads the JSON of a manifest. Whether its key is that of its ingredients is the reader's question.
+    ///
+    /// # Errors
+    /// [`TemplateManifestError`] says what it is instead.
+    pub fn parse(json: &[u8]) -> Result<Self, TemplateManifestError> {
+        /// Read first: another format need not parse as ours.
+        #[derive(Deserialize)]
+        struct Format {
+            version: u32,
+        }
+        let Format { version } = serde_json::from_slice(json)?;
+        if version != VERSION {
+            return Err(TemplateManifestError::Version(version));
+        }
+        Ok(serde_json::from_slice(json)?)
+    }
 }

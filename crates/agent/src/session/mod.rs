@@ -15,7 +15,6 @@
 
 mod conversation;
 mod outbox;
-mod salvage;
 
 #[cfg(test)]
 pub(crate) use outbox::collect_for_tests;
@@ -29,9 +28,9 @@ use crate::service::{Facts, Generator, Nameplate};
 use conversation::{Conversation, Turn};
 use outbox::Outbox;
 use outlast_wire::guest::{
-    FrameDecoder, GuestMessage, Hello, HelloAck, HostFrame, HostMessage, PROTOCOL, Quiesced, Refused,
+    FrameDecoder, GuestMessage, Hello, HelloAck, HostFrame, HostMessage, LONGEST_HELLO, PROTOCOL, Quiesced,
+    Refused, hello_at_end,
 };
-use salvage::{LONGEST_HELLO, SILENCE, hello_at_end};
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
@@ -49,6 +48,11 @@ const MAX_NONCE: usize = 256;
 
 /// How long the acceptance of a power-off may take to leave.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long nothing must have followed a hello that was found within a frame. Whoever wrote the data that a
+/// living host sends may have put hellos into it, so this must be longer than any pause of a living host, and
+/// much shorter than the host's patience with an agent (30 s).
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// Why a session is over.
 #[derive(Debug, PartialEq, Eq)]

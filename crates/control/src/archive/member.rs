@@ -203,9 +203,14 @@ impl Extensions {
                 Kind::File { size, executable: header.mode().unwrap_or(0) & 0o111 != 0 }
             }
             EntryType::Directory => Kind::Directory,
-            EntryType::Symlink => Kind::Symlink {
-                target: String::from_utf8(link()?).map_err(|_| malformed("its target is not UTF-8"))?,
-            },
+            EntryType::Symlink => {
+                let target = String::from_utf8(link()?).map_err(|_| malformed("its target is not UTF-8"))?;
+                // No file system can have it, and following it would cost what it costs to write it, again and again.
+                if target.len() > MAX_PATH {
+                    return Err(malformed("its target is too long"));
+                }
+                Kind::Symlink { target }
+            }
             EntryType::Link => {
                 let target = link()?;
                 // Whatever is wrong with the target, the entry is what a person must look for.

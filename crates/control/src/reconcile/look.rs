@@ -10,7 +10,7 @@ use outlast_store::IncarnationRow;
 use outlast_wire::identity::ProcessIdentity;
 use outlast_wire::intent::{Intent, Purpose};
 use outlast_wire::journal::{Journal, JournalEntry};
-use outlast_wire::output_log::{HEADER, MAGIC, OutputLogReader, Record};
+use outlast_wire::output_log::{OutputLogReader, Record};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use std::fs::File;
 use std::io::Read;
@@ -182,22 +182,16 @@ fn measure(mut file: impl Read) -> Measured {
             }
         }
         loop {
-            let payload = match reader.next_record() {
-                Ok(Some(Record::Data { bytes, .. })) => bytes.len(),
-                Ok(Some(Record::Truncated { dropped, .. })) => {
-                    measured.dropped = dropped;
-                    0
-                }
+            match reader.next_record() {
+                Ok(Some(Record::Data { .. })) => {}
+                Ok(Some(Record::Truncated { dropped, .. })) => measured.dropped = dropped,
                 Ok(None) => break,
                 Err(error) => {
                     measured.complaint = Some(format!("its output log is damaged: {error}"));
                     return measured;
                 }
-            };
-            let whole = u64::try_from(HEADER + payload).unwrap_or(u64::MAX);
-            // The magic counts with the first record.
-            let magic = if measured.bytes == 0 { MAGIC.len() as u64 } else { 0 };
-            measured.bytes = measured.bytes.saturating_add(whole + magic);
+            }
+            measured.bytes = reader.consumed();
         }
     }
     if !reader.is_whole() {
@@ -209,7 +203,7 @@ fn measure(mut file: impl Read) -> Measured {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outlast_wire::output_log::Stream;
+    use outlast_wire::output_log::{MAGIC, Stream};
 
     fn data(bytes: &[u8]) -> Vec<u8> {
         Record::Data { stream: Stream::Stdout, unix_ns: 0, offset: 0, bytes: bytes.to_vec() }.encode()

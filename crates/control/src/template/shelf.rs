@@ -6,7 +6,7 @@ use crate::site::private_directory;
 use outlast_machine::image::stamp;
 use outlast_model::IncarnationId;
 use outlast_wire::paths::Library;
-use outlast_wire::template::{TemplateManifest, VERSION};
+use outlast_wire::template::TemplateManifest;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -96,11 +96,7 @@ impl Shelf {
     /// Reads a manifest; one of a newer format is as unreadable as rubbish.
     pub(super) fn read(&self, key: &str) -> io::Result<TemplateManifest> {
         let bytes = fs::read(self.path(key).join(MANIFEST))?;
-        let manifest: TemplateManifest = serde_json::from_slice(&bytes)?;
-        if manifest.version != VERSION {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("format {}", manifest.version)));
-        }
-        Ok(manifest)
+        TemplateManifest::parse(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
     /// Publishes what lies in `scratch`: synced, hashed, read-only, then visible in one step.
@@ -254,6 +250,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 mod tests {
     use super::super::key::tests::ingredients;
     use super::*;
+    use outlast_wire::template::VERSION;
 
     fn shelf() -> (tempfile::TempDir, Shelf, String) {
         let top = tempfile::tempdir().unwrap();

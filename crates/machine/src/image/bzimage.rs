@@ -54,6 +54,8 @@ pub enum BzImageError {
 const LZ4_LEGACY_MAGIC: &[u8] = &0x184C_2102u32.to_le_bytes();
 /// Every block but the last of a legacy frame holds this much.
 const LZ4_LEGACY_BLOCK: usize = 8 << 20;
+/// No kernel is larger, unpacked; LZ4 packs zeros 255 to one, so a small file can promise much.
+const MAX_UNPACKED: usize = 1 << 30;
 /// The magic numbers of what else kernels are compressed with (Linux `lib/decompress.c`).
 const OTHERS: [(&[u8], &str); 6] = [
     (b"\x1f\x8b", "gzip"),
@@ -105,6 +107,11 @@ fn unpack(payload: &[u8]) -> Result<Vec<u8>, BzImageError> {
         return Err(damaged("it is too short"));
     };
     rest = body;
+    // The kernel's build appends the length modulo 2^32; no kernel is that large.
+    let promised = usize::try_from(u32::from_le_bytes(*trailer)).unwrap_or(usize::MAX);
+    if promised > MAX_UNPACKED {
+        return Err(damaged("it promises to be too long"));
+    }
     let mut unpacked = Vec::new();
     let mut buffer = vec![0; LZ4_LEGACY_BLOCK];
     while !rest.is_empty() {
@@ -113,11 +120,13 @@ fn unpack(payload: &[u8]) -> Result<Vec<u8>, BzImageError> {
             length.checked_add(4).and_then(|end| rest.get(4..end)).ok_or(damaged("a block is cut"))?;
         let written = lz4_flex::block::decompress_into(block, &mut buffer)
             .map_err(|_| damaged("a block does not unpack"))?;
+        // Looked at now and not at the end: memory is taken for no more than was promised.
+        if written > promised - unpacked.len() {
+            return Err(damaged("its length is not the promised one"));
+        }
         unpacked.extend_from_slice(&buffer[..written]);
         rest = &rest[4 + length..];
     }
-    // The kernel's build appends the length modulo 2^32; no kernel is that large.
-    let promised = usize::try_from(u32::from_le_bytes(*trailer)).unwrap_or(usize::MAX);
     if unpacked.len() == promised { Ok(unpacked) } else { Err(damaged("its length is not the promised one")) }
 }
 
@@ -181,6 +190,12 @@ mod tests {
         let mut longer = packed(&elf);
         *longer.last_mut().unwrap() ^= 1;
         assert!(matches!(vmlinux(&bzimage(&longer)), Err(BzImageError::Damaged { .. })));
+        let mut bomb = packed(&vec![0; LZ4_LEGACY_BLOCK]);
+        let promise = bomb.len() - 4;
+        bomb[promise..].copy_from_slice(&100u32.to_le_bytes());
+        assert!(matches!(vmlinux(&bzimage(&bomb)), Err(BzImageError::Damaged { .. })));
+        bomb[promise..].fill(0xff);
+        assert!(matches!(vmlinux(&bzimage(&bomb)), Err(BzImageError::Damaged { .. })));
         let mut old = bzimage(&packed(&elf));
         old[0x206] = 7;
         assert_eq!(vmlinux(&old), Err(BzImageError::OldProtocol { version: 0x0207 }));

@@ -41,6 +41,8 @@ const SEGMENT_ENTRY: usize = 56;
 const PT_INTERP: usize = 3;
 /// `p_type` of a note segment.
 const PT_NOTE: usize = 4;
+/// Kernels have one or two note segments. More are not looked at: each may say that it spans the whole file.
+const MAX_NOTE_SEGMENTS: usize = 16;
 /// The note by which a kernel offers its PVH entry point: Linux `include/xen/interface/elfnote.h`.
 const XEN_ELFNOTE_PHYS32_ENTRY: usize = 18;
 
@@ -97,7 +99,8 @@ impl<'a> Elf<'a> {
 
     /// Whether the kernel can be started through PVH, which is how QEMU starts an ELF given by `-kernel`.
     pub fn offers_pvh(&self) -> bool {
-        self.segments_of(PT_NOTE).any(|entry| self.range(entry + 8, entry + 32).is_some_and(has_pvh_note))
+        let mut notes = self.segments_of(PT_NOTE).take(MAX_NOTE_SEGMENTS);
+        notes.any(|entry| self.range(entry + 8, entry + 32).is_some_and(has_pvh_note))
     }
 
     /// Whether it is a program that needs a loader and shared libraries.

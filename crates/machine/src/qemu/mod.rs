@@ -17,6 +17,7 @@ mod cpu;
 #[cfg(test)]
 mod fixture;
 mod launch;
+pub mod line;
 mod monitor;
 mod watch;
 
@@ -165,7 +166,7 @@ impl Qemu {
             status => {
                 let info = self.monitor.execute(qmp::query_migrate {}).await;
                 let detail = info.ok().and_then(|info| info.error_desc);
-                let detail = detail.map_or_else(|| format!("{status:?}"), |text| monitor::shortened(&text));
+                let detail = detail.map_or_else(|| format!("{status:?}"), |text| line::shortened(&text));
                 Err(BackendError::Migration { verb, detail })
             }
         }

@@ -12,12 +12,13 @@
 //! Order matters at the end: what the monitor and standard error still hold is read before `Exited` is told, so
 //! that a guest's shutdown is never overtaken by the exit it causes. Not responsible for what events mean.
 
-use super::monitor::{Answer, Lines, Message, Request};
+use super::line::{Answer, Lines, Message, Told};
+use super::monitor::Request;
 use crate::backend::{VmmEvent, VmmExit};
 use crate::console;
 use outlast_model::{limit, timeout};
-use qapi::qmp::{GUEST_PANICKED, MIGRATION, MigrationStatus, RESET, SHUTDOWN, ShutdownCause};
-use qapi::{Any, Event as _};
+use qapi::Any;
+use qapi::qmp::MigrationStatus;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::collections::HashMap;
@@ -158,7 +159,7 @@ impl Talk {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
             Err(error) => return Err(error),
         }
-        while let Some(message) = self.lines.next().map_err(io::Error::other)? {
+        while let Some(message) = self.lines.next_message().map_err(io::Error::other)? {
             self.hear(message);
         }
         Ok(true)
@@ -190,47 +191,12 @@ impl Talk {
                     let _ = reply.send(answer);
                 }
             }
-            Message::Event(name, data) => self.hear_event(&name, data),
-            Message::Other => {}
-        }
-    }
-
-    fn hear_event(&mut self, name: &str, data: Any) {
-        match name {
-            MIGRATION::NAME => match serde_json::from_value::<MIGRATION>(data) {
-                Ok(event) => drop(self.migration.send_replace(Some(event.status))),
-                Err(error) => tracing::debug!(%error, "a migration event of an unknown kind"),
+            Message::Event(name, data) => match Told::of(&name, data) {
+                Told::Migration(status) => drop(self.migration.send_replace(Some(status))),
+                Told::Guest(event) => self.tell(event),
+                Told::Nothing => {}
             },
-            GUEST_PANICKED::NAME => self.tell(VmmEvent::GuestPanicked),
-            SHUTDOWN::NAME => {
-                let reason = serde_json::from_value::<SHUTDOWN>(data).map(|event| event.reason);
-                self.tell_end(reason.ok());
-            }
-            RESET::NAME => {
-                let reason = serde_json::from_value::<RESET>(data).map(|event| event.reason);
-                self.tell_end(reason.ok());
-            }
-            _ => {}
-        }
-    }
-
-    /// What the guest did to its machine; what the host did to it the host knows.
-    fn tell_end(&mut self, reason: Option<ShutdownCause>) {
-        match reason {
-            Some(ShutdownCause::guest_shutdown) => self.tell(VmmEvent::GuestShutdown),
-            Some(ShutdownCause::guest_reset) => self.tell(VmmEvent::GuestReset),
-            Some(ShutdownCause::guest_panic) => self.tell(VmmEvent::GuestPanicked),
-            Some(
-                ShutdownCause::none
-                | ShutdownCause::host_error
-                | ShutdownCause::host_qmp_quit
-                | ShutdownCause::host_qmp_system_reset
-                | ShutdownCause::host_signal
-                | ShutdownCause::host_ui
-                | ShutdownCause::subsystem_reset
-                | ShutdownCause::snapshot_load,
-            )
-            | None => {}
+            Message::Other => {}
         }
     }
 

@@ -22,10 +22,12 @@
 //! Everything decoded here may come from a hostile guest: lengths are checked before memory is taken.
 
 mod codec;
+mod hello;
 mod message;
 mod words;
 
 pub use codec::{FrameDecoder, FrameError, decode, encode};
+pub use hello::{LONGEST_HELLO, hello_at_end};
 pub use message::*;
 pub use words::guest_words;
 

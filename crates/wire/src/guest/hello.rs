@@ -1,31 +1,25 @@
-//! Finding a new host's hello behind the ruins of an earlier connection.
+//! Finding a host's hello behind the ruins of an earlier connection.
 //!
 //! A host that dies within a frame, with another connecting at once, leaves no mark in the stream: the hang-up
 //! and the new connection reach the guest together, and the agent sees only that more bytes came. The hello
 //! then lies where the rest of the old frame should be. What can be known is that a host says hello and waits
 //! for the answer, so its hello is the last thing that arrived.
 //!
-//! Contents of files may look like a hello, too. So while a conversation goes on, a hello within a frame
-//! counts only when nothing has followed it for a while; when to look is the session's decision.
+//! Contents of files may look like a hello, too: when one that was found is believed is the agent's decision.
 
-use outlast_wire::guest::{HostFrame, HostMessage, decode};
-use std::time::Duration;
-
-/// How long nothing must have followed a hello that was found within a frame. Whoever wrote the data that a
-/// living host sends may have put hellos into it, so this must be longer than any pause of a living host, and
-/// much shorter than the host's patience with an agent (30 s).
-pub(super) const SILENCE: Duration = Duration::from_secs(5);
+use super::{HostFrame, HostMessage, decode};
 
 /// The nonce of every hello has this many bytes.
 const NONCE: usize = 16;
 
-/// Longest frame of a hello: length, two tags with lengths, stream, nonce and protocol at their longest.
-pub(super) const LONGEST_HELLO: usize = 64;
+/// Longest frame of a hello, in bytes: length, two tags with lengths, stream, nonce and protocol at their longest.
+pub const LONGEST_HELLO: usize = 64;
 
-/// The frame with which `bytes` end, if it is a hello: all of it, and nothing after it.
-pub(super) fn hello_at_end(bytes: &[u8]) -> Option<&[u8]> {
+/// The frame with which `bytes` end, if it is a hello: all of it, and nothing after it. Of several, which only bytes
+/// that were made for it can be, the shortest: what stands before a hello must not swallow it.
+pub fn hello_at_end(bytes: &[u8]) -> Option<&[u8]> {
     let from = bytes.len().saturating_sub(LONGEST_HELLO);
-    (from..bytes.len()).filter_map(|start| bytes.get(start..)).find(|frame| is_hello(frame))
+    (from..bytes.len()).rev().filter_map(|start| bytes.get(start..)).find(|frame| is_hello(frame))
 }
 
 fn is_hello(frame: &[u8]) -> bool {
@@ -41,11 +35,23 @@ fn is_hello(frame: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outlast_wire::guest::{Hello, encode};
+    use crate::guest::{Hello, encode};
 
     fn hello(stream: u32, protocol: u32) -> Vec<u8> {
         let hello = Hello { nonce: vec![0xff; NONCE], protocol };
         encode(&HostFrame { stream, message: Some(HostMessage::Hello(hello)) }).unwrap()
+    }
+
+    #[test]
+    fn a_hello_that_swallows_the_next_one_is_not_the_one() {
+        let real = hello(0, 1);
+        let mut swallower = hello(0, 1)[4..].to_vec();
+        // An unknown field, number 16, of as many bytes as the real hello has.
+        swallower.extend([0x82, 0x01, u8::try_from(real.len()).unwrap()]);
+        let length = u32::try_from(swallower.len() + real.len()).unwrap();
+        let bytes = [&length.to_be_bytes()[..], &swallower, &real].concat();
+        assert!(bytes.len() <= LONGEST_HELLO && is_hello(&bytes));
+        assert_eq!(hello_at_end(&bytes), Some(real.as_slice()));
     }
 
     #[test]
