@@ -271,16 +271,24 @@ struct Key {
     boot_id: String,
     kernel: String,
     vmm: String,
+    /// The guest kernel, unless it is the distribution's.
+    guest: Option<String>,
 }
 
 impl Key {
     fn of(ground: &Ground) -> Result<Self, AcceleratorError> {
         let boot_id = process::boot_id().map_err(AcceleratorError::BootId)?;
-        Ok(Self { boot_id, kernel: host::kernel_release(), vmm: ground.vmm_digest() })
+        Ok(Self {
+            boot_id,
+            kernel: host::kernel_release(),
+            vmm: ground.vmm_digest(),
+            guest: ground.lean_kernel(),
+        })
     }
 
     fn name(&self) -> String {
-        Digest::of(format!("canary 1\n{}\n{}\n{}\n", self.boot_id, self.kernel, self.vmm).as_bytes())
+        let guest = self.guest.as_ref().map(|digest| format!("{digest}\n")).unwrap_or_default();
+        Digest::of(format!("canary 1\n{}\n{}\n{}\n{guest}", self.boot_id, self.kernel, self.vmm).as_bytes())
             .to_string()
     }
 
@@ -372,7 +380,7 @@ mod tests {
     fn a_canary_that_was_too_slow_is_forgotten_after_a_while() {
         let top = tempfile::tempdir().unwrap();
         let path = top.path().join("record.json");
-        let key = Key { boot_id: "b".to_owned(), kernel: "k".to_owned(), vmm: "v".to_owned() };
+        let key = Key { boot_id: "b".to_owned(), kernel: "k".to_owned(), vmm: "v".to_owned(), guest: None };
         let slow = KvmVerdict::TooSlow("slow".to_owned());
         key.write(&path, &slow, String::new());
         assert_eq!(key.read(&path), Some(slow));

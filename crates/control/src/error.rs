@@ -174,7 +174,9 @@ fn kind_of_site(error: &SiteError) -> FailureKind {
 
 fn kind_of_library(error: &LibraryError) -> FailureKind {
     match error {
-        LibraryError::UnknownRecipe { .. } | LibraryError::NoImage { .. } => FailureKind::NotFound,
+        LibraryError::UnknownRecipe { .. } | LibraryError::NoImage { .. } | LibraryError::NoLeanKernel => {
+            FailureKind::NotFound
+        }
         LibraryError::BadName { .. } => FailureKind::BadInput,
         LibraryError::InUse { .. } | LibraryError::LockTimeout { .. } => FailureKind::Conflict,
         LibraryError::NotRoot => FailureKind::NotPermitted,

@@ -2,7 +2,8 @@
 
 use crate::error::{Error, chain};
 use crate::site::{Site, require_root};
-use outlast_machine::image::{self, Digest, Image, LibraryError, Manifest, Progress, Recipe};
+use outlast_machine::image::lean::{self, LeanKernel};
+use outlast_machine::image::{self, Digest, LibraryError, Manifest, Progress, Recipe};
 use outlast_machine::vmm_root::{self, VmmRoot};
 use outlast_wire::view::ImageView;
 
@@ -11,9 +12,21 @@ pub use outlast_machine::image::{Mirror, Phase};
 /// The name under which the VMM root is built, verified and listed.
 pub const VMM: &str = "vmm";
 
+/// The name under which the lean kernel is built, verified, listed and removed.
+pub const KERNEL: &str = lean::NAME;
+
+/// What a build came to.
+#[derive(Debug)]
+pub struct Built {
+    /// What is in the library now.
+    pub view: ImageView,
+    /// Whether it was there already.
+    pub already: bool,
+}
+
 /// Everything that can be built, in an order that makes sense.
 pub fn names() -> Vec<&'static str> {
-    let mut names = vec![VMM];
+    let mut names = vec![VMM, KERNEL];
     names.extend(Recipe::names());
     names
 }
@@ -37,23 +50,31 @@ pub fn has_vmm(site: &Site) -> bool {
     vmm_root::open(&site.places().library()).is_ok()
 }
 
-/// Builds an image, or the VMM root under the name [`VMM`]. Blocks for up to minutes.
+/// Builds an image, the VMM root under the name [`VMM`], or the lean kernel under [`KERNEL`]. Blocks for up to minutes.
 ///
 /// # Errors
 /// [`LibraryError`] names what is missing, full, slow or broken; the library is as before.
-pub fn build(site: &Site, name: &str, mirror: &Mirror, report: BuildReport<'_>) -> Result<ImageView, Error> {
+pub fn build(site: &Site, name: &str, mirror: &Mirror, report: BuildReport<'_>) -> Result<Built, Error> {
     require_root("building images")?;
     let library = site.places().library();
     let mut pass_on = |progress: Progress<'_>| {
         report(progress.phase, progress.done, progress.total, progress.detail);
     };
-    if name == VMM {
-        return Ok(vmm_view(&vmm_root::build(&library, mirror, &mut pass_on)?));
+    let new = |view| Built { view, already: false };
+    match name {
+        VMM => Ok(new(vmm_view(&vmm_root::build(&library, mirror, &mut pass_on)?))),
+        KERNEL => {
+            let built = lean::build(&library, mirror, &mut pass_on)?;
+            Ok(Built { view: kernel_view(&built.kernel), already: built.already })
+        }
+        _ => {
+            let image = image::build(&library, name, mirror, &mut pass_on)?;
+            Ok(new(manifest_view(image.name(), image.manifest(), lean::open(&library)?.as_ref())))
+        }
     }
-    Ok(view(&image::build(&library, name, mirror, &mut pass_on)?))
 }
 
-/// Every image of the library and the VMM root, damaged ones as well.
+/// Every image of the library, the VMM root and the lean kernel, damaged ones as well.
 ///
 /// # Errors
 /// The library cannot be read.
@@ -65,16 +86,22 @@ pub fn list(site: &Site) -> Result<Vec<ImageView>, Error> {
         Err(LibraryError::NoVmmRoot) => {}
         Err(error) => views.push(damaged(VMM, &error)),
     }
+    let kernel = lean::open(&library);
+    match &kernel {
+        Ok(found) => views.extend(found.iter().map(kernel_view)),
+        Err(error) => views.push(damaged(KERNEL, error)),
+    }
+    let kernel = kernel.ok().flatten();
     for listed in image::list(&library)? {
         views.push(match &listed.manifest {
-            Ok(manifest) => manifest_view(&listed.name, manifest),
+            Ok(manifest) => manifest_view(&listed.name, manifest, kernel.as_ref()),
             Err(error) => damaged(&listed.name, error),
         });
     }
     Ok(views)
 }
 
-/// Reads every byte of an image, or of the VMM root, and compares it with its manifest.
+/// Reads every byte of an image, of the VMM root or of the lean kernel, and compares it with its manifest.
 ///
 /// # Errors
 /// [`LibraryError::Damaged`] names the first difference.
@@ -88,38 +115,54 @@ pub fn verify(site: &Site, name: &str, report: BuildReport<'_>) -> Result<ImageV
         vmm_root::verify(&library, &root, &mut pass_on)?;
         return Ok(vmm_view(&root));
     }
+    if name == KERNEL {
+        return Ok(kernel_view(&lean::verify(&library, &mut pass_on)?));
+    }
     let image = image::open(&library, name)?;
     image::verify(&library, &image, &mut pass_on)?;
-    Ok(view(&image))
+    Ok(manifest_view(name, image.manifest(), lean::open(&library)?.as_ref()))
 }
 
-/// Removes an image. One that a running VM uses stays.
+/// Removes an image or the lean kernel. One that a running VM uses stays.
 ///
 /// # Errors
 /// [`LibraryError::InUse`], [`LibraryError::NoImage`].
 pub fn remove(site: &Site, name: &str) -> Result<(), Error> {
     require_root("removing images")?;
+    if name == KERNEL {
+        return Ok(lean::remove(&site.places().library())?);
+    }
     // Runners hold locks on what they use, and workloads that are over use nothing: nobody else has a say.
     Ok(image::remove(&site.places().library(), name, &|_| None)?)
 }
 
-fn view(image: &Image) -> ImageView {
-    manifest_view(image.name(), image.manifest())
-}
-
-fn manifest_view(name: &str, manifest: &Manifest) -> ImageView {
-    let memory = manifest.memory();
+/// An image as it would boot now: with the lean kernel when it takes it.
+fn manifest_view(name: &str, manifest: &Manifest, kernel: Option<&LeanKernel>) -> ImageView {
+    let kernel = kernel.filter(|_| manifest.takes_lean_kernel());
+    let memory = if kernel.is_some() { manifest.memory_lean() } else { manifest.memory() };
     ImageView {
         name: name.to_owned(),
         state: "ready".to_owned(),
         digest: Some(manifest.digest().to_string()),
         runtime: manifest.runtime().map(|runtime| runtime.name.clone()),
-        version: Some(manifest.kernel_release().to_owned()),
+        version: Some(kernel.map_or(manifest.kernel_release(), LeanKernel::release).to_owned()),
         min_limit: Some(memory.min_limit.bytes()),
         min_machine: Some(memory.min_machine.bytes()),
         bytes: manifest.parts().iter().map(|part| part.size).sum(),
         created: Some(manifest.record().created),
         damage: None,
+    }
+}
+
+fn kernel_view(kernel: &LeanKernel) -> ImageView {
+    ImageView {
+        name: KERNEL.to_owned(),
+        state: "ready".to_owned(),
+        digest: Some(kernel.digest().to_string()),
+        version: Some(kernel.release().to_owned()),
+        bytes: kernel.record().parts.iter().map(|part| part.size).sum(),
+        created: Some(kernel.record().created),
+        ..ImageView::default()
     }
 }
 

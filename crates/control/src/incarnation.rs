@@ -11,7 +11,9 @@ use crate::site::{Site, SiteError, private_directory};
 use crate::{clock, reconcile, wait};
 use outlast_machine::backend::Backend;
 use outlast_machine::host;
-use outlast_machine::image::{self, Image, Initramfs, Lease as Lock, LibraryError, MemoryNeeds, PartKind};
+use outlast_machine::image::{
+    self, Bootable, Image, Initramfs, Lease as Lock, LibraryError, MemoryNeeds, PartKind,
+};
 use outlast_machine::process;
 use outlast_machine::qemu::{self, Qemu};
 use outlast_machine::vmm_root::{self, VmmRoot};
@@ -40,10 +42,10 @@ const _: () = assert!(
     "the ladder counts on the store's patience"
 );
 
-/// What a machine stands on: an image, a VMM and an initramfs, whole and locked against removal.
+/// What a machine stands on: an image and its kernel, a VMM and an initramfs, whole and locked against removal.
 #[derive(Debug)]
 pub(crate) struct Ground {
-    image: Image,
+    bootable: Bootable,
     vmm: VmmRoot,
     initramfs: Initramfs,
 }
@@ -53,26 +55,31 @@ impl Ground {
     ///
     /// # Errors
     /// Something is missing or damaged.
-    pub(crate) fn open(site: &Site, image: Image) -> Result<Self, Error> {
+    pub(crate) fn open(site: &Site, bootable: Bootable) -> Result<Self, Error> {
         let library = site.places().library();
         let vmm = match vmm_root::open(&library) {
             Err(LibraryError::NoVmmRoot) => return Err(RequestError::NoQemu.into()),
             opened => opened?,
         };
         vmm.check(&library)?;
-        image.check(&library)?;
-        let initramfs = image::initramfs(&library, &image, &site.agent()?)?;
-        Ok(Self { image, vmm, initramfs })
+        bootable.check(&library)?;
+        let initramfs = image::initramfs(&library, &bootable, &site.agent()?)?;
+        Ok(Self { bootable, vmm, initramfs })
     }
 
     /// The image.
     pub(crate) fn image(&self) -> &Image {
-        &self.image
+        self.bootable.image()
     }
 
-    /// What memory the image needs.
+    /// What memory the image needs with its kernel.
     pub(crate) fn needs(&self) -> MemoryNeeds {
-        self.image.manifest().memory()
+        self.bootable.needs()
+    }
+
+    /// SHA-256 of the lean kernel, when it is that which boots.
+    pub(crate) fn lean_kernel(&self) -> Option<String> {
+        self.bootable.lean_kernel().map(|kernel| kernel.digest().to_string())
     }
 
     /// The VMM root's digest.
@@ -80,9 +87,11 @@ impl Ground {
         self.vmm.digest().to_string()
     }
 
-    /// Keep image and VMM from being removed, for as long as somebody holds them open.
-    pub(crate) fn locks(&self) -> [Lock; 2] {
-        [self.image.lease(), self.vmm.lease()]
+    /// Keep image, kernel and VMM from being removed, for as long as somebody holds them open.
+    pub(crate) fn locks(&self) -> Vec<Lock> {
+        let mut locks = self.bootable.leases();
+        locks.push(self.vmm.lease());
+        locks
     }
 
     /// A machine with the image's root file system.
@@ -94,15 +103,15 @@ impl Ground {
             cpu_model: qemu::cpu_model(name).to_owned(),
             vcpus: vcpus.get(),
             memory: memory.bytes(),
-            kernel: self.image.path(PartKind::Kernel),
+            kernel: self.bootable.kernel(),
             initramfs: self.initramfs.path.clone(),
-            rootfs: Some(self.image.path(PartKind::RootFs)),
+            rootfs: Some(self.image().path(PartKind::RootFs)),
             command_line: qemu::command_line(name),
             vmm_root: self.vmm.path().to_owned(),
             vmm_binary: self.vmm.qemu().to_owned(),
             vmm_version: self.vmm.version().to_owned(),
-            image: Some(self.image.name().to_owned()),
-            image_digest: Some(self.image.manifest().digest().to_string()),
+            image: Some(self.image().name().to_owned()),
+            image_digest: Some(self.image().manifest().digest().to_string()),
         }
     }
 
@@ -121,7 +130,7 @@ impl Ground {
     /// # Errors
     /// The host's CPU cannot be told.
     pub(crate) fn ingredients(&self, machine: &Machine) -> Result<TemplateIngredients, host::HostError> {
-        let manifest = self.image.manifest();
+        let manifest = self.image().manifest();
         let host_cpu = if machine.accelerator == Accelerator::Kvm.name() {
             host::host_cpu_fingerprint()?
         } else {
@@ -129,7 +138,7 @@ impl Ground {
         };
         Ok(TemplateIngredients {
             generation: TEMPLATE_GENERATION,
-            image: self.image.name().to_owned(),
+            image: self.image().name().to_owned(),
             image_digest: manifest.digest().to_string(),
             initramfs_digest: self.initramfs.digest.to_string(),
             command_line: machine.command_line.clone(),
@@ -142,6 +151,7 @@ impl Ground {
             vcpus: machine.vcpus,
             memory: machine.memory,
             warm_up: manifest.runtime().map(|runtime| runtime.warm_up.clone()).unwrap_or_default(),
+            lean_kernel: self.lean_kernel(),
         })
     }
 }

@@ -53,7 +53,7 @@ pub fn run(site: &Site, request: RunRequest, notify: Notify<'_>) -> Result<Accep
         return Ok(Accepted { id, existing: true, lease: None });
     }
     let mut checked = check(site, request)?;
-    let ground = Ground::open(site, checked.image.clone())?;
+    let ground = Ground::open(site, checked.bootable.clone())?;
     let chosen = accelerator::choose(site, checked.request.accelerator, &ground, notify)?;
     let machine = ground.machine(chosen, checked.request.vcpus, checked.machine_memory);
     let (start, fell_back) = if checked.request.cold {

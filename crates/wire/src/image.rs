@@ -1,5 +1,5 @@
-//! Manifests as they stand on disk: of an image, of a guest kernel shared by images, of a VMM root, and the
-//! stamps that say which file was verified when.
+//! Manifests as they stand on disk: of an image, of a guest kernel shared by images, of the lean kernel, of a VMM
+//! root, and the stamps that say which file was verified when.
 //!
 //! These are our own records: they only grow, so unknown fields are kept out of the way rather than refused,
 //! and a `format` newer than ours is refused by the reader, not here. Nothing here judges what it holds:
@@ -14,6 +14,8 @@ pub const IMAGE_FORMAT: u32 = 1;
 pub const VMM_ROOT_FORMAT: u32 = 1;
 /// The kernel manifest format that this build writes, and the newest it reads.
 pub const KERNEL_FORMAT: u32 = 1;
+/// The lean kernel manifest format that this build writes, and the newest it reads.
+pub const LEAN_KERNEL_FORMAT: u32 = 1;
 
 /// `manifest.json` of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,8 +37,11 @@ pub struct ImageManifest {
     /// How source code is run; absent for an image that only runs commands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<Runtime>,
-    /// How much memory it needs.
+    /// How much memory it needs with the kernel in it.
     pub memory: MemoryNeeds,
+    /// How much it needs with the lean kernel; absent in images from before there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_lean: Option<MemoryNeeds>,
     /// Every package in the root file system.
     pub packages: Vec<Package>,
 }
@@ -124,6 +129,27 @@ pub struct KernelManifest {
     pub parts: Vec<Part>,
     /// The modules in the order in which they load.
     pub modules: Vec<String>,
+}
+
+/// `manifest.json` of the guest kernel that outlast builds itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeanKernelManifest {
+    /// See [`LEAN_KERNEL_FORMAT`].
+    pub format: u32,
+    /// SHA-256 of the kernel; names the directory.
+    pub digest: String,
+    /// When it was built, in seconds since the Unix epoch.
+    pub created: u64,
+    /// Where its source and compiler came from.
+    pub distribution: Distribution,
+    /// Which kernel: its release, and the package of its source.
+    pub kernel: KernelVersion,
+    /// SHA-256 of the configuration that was asked for.
+    pub options_sha256: String,
+    /// The compiler and the linker.
+    pub tools: Vec<Package>,
+    /// The kernel, and the whole configuration it was made with.
+    pub parts: Vec<Part>,
 }
 
 /// `manifest.json` of a VMM root.
@@ -225,6 +251,7 @@ mod tests {
                 reserve: 96 << 20,
                 reserve_share: 16,
             },
+            memory_lean: None,
             packages: vec![Package { name: "python3".into(), version: "3.11.2-1+b1".into() }],
         }
     }
@@ -257,6 +284,17 @@ mod tests {
             modules: vec!["virtio_ring".into(), "virtio".into()],
         };
         insta::assert_snapshot!("kernel_manifest_1", serde_json::to_string_pretty(&kernel).unwrap());
+        let lean = LeanKernelManifest {
+            format: LEAN_KERNEL_FORMAT,
+            digest: "cd".repeat(32),
+            created: 1_700_000_000,
+            distribution: distribution(),
+            kernel: image().kernel,
+            options_sha256: "ab".repeat(32),
+            tools: image().packages,
+            parts: image().parts[..1].to_vec(),
+        };
+        insta::assert_snapshot!("lean_kernel_manifest_1", serde_json::to_string_pretty(&lean).unwrap());
         let stamp = Stamp {
             boot_id: "b0".into(),
             device: 65_024,
@@ -268,6 +306,15 @@ mod tests {
         insta::assert_snapshot!("stamp_1", serde_json::to_string(&stamp).unwrap());
         let boot = BootRecord { sha256: "ab".repeat(32), size: 9, modules: "cd".into(), agent: "ef".into() };
         insta::assert_snapshot!("boot_record_1", serde_json::to_string(&boot).unwrap());
+    }
+
+    #[test]
+    fn an_image_says_what_it_needs_with_the_lean_kernel_only_when_it_knows() {
+        let text = serde_json::to_string(&image()).unwrap();
+        assert!(!text.contains("memory_lean"), "{text}");
+        let knows = ImageManifest { memory_lean: Some(image().memory), ..image() };
+        let text = serde_json::to_string(&knows).unwrap();
+        assert_eq!(serde_json::from_str::<ImageManifest>(&text).unwrap(), knows);
     }
 
     #[test]

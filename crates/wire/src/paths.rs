@@ -139,6 +139,8 @@ directory!(
         images = "images",
         /// Guest kernels with their modules, by package version; images share them.
         kernels = "kernels",
+        /// The guest kernel that outlast builds itself.
+        lean = "lean",
         /// Initial RAM file systems, by digest.
         boot = "boot",
         /// VMM roots, by backend.

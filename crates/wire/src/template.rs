@@ -37,6 +37,9 @@ pub struct TemplateIngredients {
     pub memory: u64,
     /// The warm-up's arguments.
     pub warm_up: Vec<String>,
+    /// SHA-256 of the lean kernel, when it is that which boots; the image's own is part of its digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lean_kernel: Option<String>,
 }
 
 /// A template's manifest.

@@ -125,7 +125,7 @@ pub(crate) struct DoctorArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
-    /// Build images: python, node, go, base, or vmm for QEMU
+    /// Build images: python, node, go, base; vmm for QEMU; kernel for the lean guest kernel
     Build(NamesArgs),
     /// List images
     Ls,

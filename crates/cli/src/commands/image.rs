@@ -5,14 +5,15 @@ use crate::failure::Failure;
 use crate::output::progress::Build;
 use crate::output::{human, json, note, table};
 use outlast_control::Site;
-use outlast_control::image::{self, Mirror, VMM};
+use outlast_control::image::{self, Built, KERNEL, Mirror, VMM};
 use outlast_wire::exit_code::FailureKind;
 use outlast_wire::view::{ImageView, RemovedView};
 
 pub(super) fn build(site: &Site, names: &[String], mirror: &Mirror, form: Form) -> Result<u8, Failure> {
     image::check_names(names)?;
     let mut wanted = names.to_vec();
-    if !wanted.iter().any(|name| name == VMM) && !image::has_vmm(site) {
+    let alone = |name: &String| name == VMM || name == KERNEL;
+    if !wanted.iter().all(alone) && !wanted.iter().any(|name| name == VMM) && !image::has_vmm(site) {
         note("QEMU is not in the library yet: building vmm first");
         wanted.insert(0, VMM.to_owned());
     }
@@ -20,9 +21,10 @@ pub(super) fn build(site: &Site, names: &[String], mirror: &Mirror, form: Form) 
     for name in wanted {
         let mut progress = Build::of(&name);
         let report = &mut |phase, done, total, detail: &str| progress.show(phase, done, total, detail);
-        let view = image::build(site, &name, mirror, report)?;
+        let Built { view, already } = image::build(site, &name, mirror, report)?;
         drop(progress);
-        note(&format!("{name}: built, {}", human::bytes(view.bytes)));
+        let what = if already { "already built" } else { "built" };
+        note(&format!("{name}: {what}, {}", human::bytes(view.bytes)));
         built.push(view);
     }
     if form == Form::Json {

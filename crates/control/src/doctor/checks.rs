@@ -8,7 +8,8 @@ use crate::notice::Notify;
 use crate::site::Site;
 use outlast_machine::cgroup::Hierarchy;
 use outlast_machine::host::{self, KvmDevice};
-use outlast_machine::image::{self, LibraryError, Recipe};
+use outlast_machine::image::lean::{self, LeanKernel};
+use outlast_machine::image::{self, Bootable, LibraryError, Recipe};
 use outlast_machine::vmm_root;
 use outlast_model::limit::DISK_RESERVE;
 use outlast_wire::view::CheckView;
@@ -108,8 +109,10 @@ fn kvm(site: &Site, root: bool, mend: Mend, notify: Notify<'_>) -> CheckView {
 fn any_ground(site: &Site) -> Option<Ground> {
     let library = site.places().library();
     let names = image::list(&library).ok()?.into_iter().filter(|listed| listed.manifest.is_ok());
-    let mut grounds =
-        names.filter_map(|listed| Ground::open(site, image::open(&library, &listed.name).ok()?).ok());
+    let mut grounds = names.filter_map(|listed| {
+        let image = image::open(&library, &listed.name).ok()?;
+        Ground::open(site, Bootable::choose(&library, image).ok()?).ok()
+    });
     grounds.next()
 }
 
@@ -199,12 +202,34 @@ fn find_program(program: &str) -> Option<PathBuf> {
     paths.into_iter().find(|path| access(path, Access::EXEC_OK).is_ok())
 }
 
+fn lean_kernel(site: &Site) -> Result<Option<LeanKernel>, LibraryError> {
+    let library = site.places().library();
+    let Some(kernel) = lean::open(&library)? else { return Ok(None) };
+    kernel.check(&library)?;
+    Ok(Some(kernel))
+}
+
+/// Which kernel guests boot.
+fn kernel(found: &Result<Option<LeanKernel>, LibraryError>) -> CheckView {
+    let build = Some(format!("outlast image build {}", lean::NAME));
+    match found {
+        Ok(Some(kernel)) => check("kernel", OK, format!("{}, the lean one", kernel.release()), None),
+        Ok(None) => {
+            let found =
+                "the lean kernel is not built; guests boot the distribution's, slower and with more memory";
+            check("kernel", WARNING, found, build)
+        }
+        Err(error) => check("kernel", WARNING, chain(error), build),
+    }
+}
+
 fn images(site: &Site) -> Vec<CheckView> {
     let listed = match image::list(&site.places().library()) {
         Ok(listed) => listed,
         Err(error) => return vec![check("images", UNKNOWN, chain(&error), None)],
     };
-    let mut checks = Vec::new();
+    let lean = lean_kernel(site);
+    let mut checks = vec![kernel(&lean)];
     for name in Recipe::names() {
         if !listed.iter().any(|image| image.name == name) {
             let fix = Some(format!("outlast image build {name}"));
@@ -214,12 +239,12 @@ fn images(site: &Site) -> Vec<CheckView> {
     for image in listed {
         let name = format!("image {}", image.name);
         checks.push(match image.manifest {
-            Ok(manifest) => check(
-                &name,
-                OK,
-                format!("{}, kernel {}", manifest.digest().short(), manifest.kernel_release()),
-                None,
-            ),
+            Ok(manifest) => {
+                let lean =
+                    lean.as_ref().ok().and_then(Option::as_ref).filter(|_| manifest.takes_lean_kernel());
+                let release = lean.map_or(manifest.kernel_release(), LeanKernel::release);
+                check(&name, OK, format!("{}, kernel {release}", manifest.digest().short()), None)
+            }
             Err(error) => {
                 check(&name, WARNING, chain(&error), Some(format!("outlast image build {}", image.name)))
             }

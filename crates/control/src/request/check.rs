@@ -5,7 +5,7 @@ use super::{DEFAULT_MEMORY, RequestError, RunRequest, Stdin};
 use crate::error::Error;
 use crate::site::{Site, check_socket_paths};
 use outlast_machine::host;
-use outlast_machine::image::Image;
+use outlast_machine::image::{Bootable, MemoryNeeds};
 use outlast_model::Memory;
 use outlast_model::limit::{
     ARGUMENT_BYTES, DISK_RESERVE, IDEMPOTENCY_KEY_BYTES, OUTPUT_BYTES_MAX, STDIN_BYTES,
@@ -17,8 +17,8 @@ use std::path::Path;
 /// A request that may be carried out.
 #[derive(Debug)]
 pub(crate) struct Checked {
-    /// The image, opened: it cannot be removed any more.
-    pub(crate) image: Image,
+    /// The image and the kernel it boots, opened: they cannot be removed any more.
+    pub(crate) bootable: Bootable,
     /// What will lie in the working directory.
     pub(crate) files: Files,
     /// What is written down as asked for.
@@ -38,10 +38,12 @@ pub(crate) fn check(site: &Site, request: RunRequest) -> Result<Checked, Error> 
     check_socket_paths(site.places())?;
     let stdin = check_stdin(&request.stdin)?;
     let material = material(&request.what)?;
-    let image = image_for(&site.places().library(), &request.what)?;
+    let library = site.places().library();
+    let bootable = Bootable::choose(&library, image_for(&library, &request.what)?)?;
+    let image = bootable.image();
     let host = Memory::from_bytes(host::memory_total()?.max(1)).expect("at least one byte");
-    let (memory, machine_memory) = memory_for(&image, request.memory, host)?;
-    let (files, mut argv) = files_and_command(&image, &request.what, material, memory.bytes() / 2)?;
+    let (memory, machine_memory) = memory_for((image.name(), bootable.needs()), request.memory, host)?;
+    let (files, mut argv) = files_and_command(image, &request.what, material, memory.bytes() / 2)?;
     argv.extend(request.arguments.iter().cloned());
     check_arguments(&argv, &request)?;
     check_disk(site.places().home(), files.bytes().saturating_add(stdin))?;
@@ -55,7 +57,7 @@ pub(crate) fn check(site: &Site, request: RunRequest) -> Result<Checked, Error> 
         timeout: request.timeout,
         output_limit: request.output_limit,
     };
-    Ok(Checked { image, files, spec, machine_memory, request })
+    Ok(Checked { bootable, files, spec, machine_memory, request })
 }
 
 fn check_limits(request: &RunRequest) -> Result<(), RequestError> {
@@ -91,18 +93,13 @@ fn check_stdin(stdin: &Stdin) -> Result<u64, RequestError> {
 
 /// The program's limit and the machine's memory that follows from it.
 pub(super) fn memory_for(
-    image: &Image,
+    (image, needs): (&str, MemoryNeeds),
     asked: Option<Memory>,
     host: Memory,
 ) -> Result<(Memory, Memory), RequestError> {
-    let needs = image.manifest().memory();
     let asked = asked.unwrap_or(DEFAULT_MEMORY.max(needs.min_limit));
     if asked < needs.min_limit {
-        return Err(RequestError::MemoryTooSmall {
-            asked,
-            least: needs.min_limit,
-            image: image.name().to_owned(),
-        });
+        return Err(RequestError::MemoryTooSmall { asked, least: needs.min_limit, image: image.to_owned() });
     }
     let machine = needs.machine_for(asked);
     if machine > host {

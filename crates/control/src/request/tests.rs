@@ -141,6 +141,7 @@ mod with_image {
                 reserve: 90 * MIB,
                 reserve_share: 0,
             },
+            memory_lean: None,
             packages: vec![],
         };
         record.digest = outlast_machine::image::manifest::content_digest(&record).to_string();
@@ -160,8 +161,10 @@ mod with_image {
         let (_top, _site, image) = library();
         let mib = |mib| Memory::from_mib(mib).unwrap();
         let host = mib(4096);
-        let machine =
-            |asked| memory_for(&image, asked, host).map(|(limit, machine)| (limit.mib(), machine.mib()));
+        let machine = |asked| {
+            memory_for((image.name(), image.manifest().memory()), asked, host)
+                .map(|(limit, machine)| (limit.mib(), machine.mib()))
+        };
         assert_eq!(machine(None).unwrap(), (256, 384));
         assert_eq!(machine(Some(mib(128))).unwrap(), (128, 256));
         assert_eq!(machine(Some(mib(166))).unwrap(), (166, 256));
@@ -177,7 +180,7 @@ mod with_image {
         fn a_machine_always_holds_its_limit_and_fits_the_host(limit in 1u64..1 << 45, host in 1u64..1 << 45) {
             let (_top, _site, image) = library();
             let memory = |bytes| Memory::from_bytes(bytes).unwrap();
-            if let Ok((asked, machine)) = memory_for(&image, Some(memory(limit)), memory(host)) {
+            if let Ok((asked, machine)) = memory_for((image.name(), image.manifest().memory()), Some(memory(limit)), memory(host)) {
                 prop_assert!(machine >= asked && machine.bytes() <= host && machine.bytes() % (64 * MIB) == 0);
             }
         }

@@ -29,6 +29,7 @@ pub(super) mod tests {
             vcpus: 1,
             memory: 256 << 20,
             warm_up: vec!["python3".to_owned(), "-c".to_owned(), "pass".to_owned()],
+            lean_kernel: None,
         }
     }
 
@@ -42,7 +43,7 @@ pub(super) mod tests {
 
     #[test]
     fn every_ingredient_counts() {
-        let changes: [fn(&mut TemplateIngredients); 14] = [
+        let changes: [fn(&mut TemplateIngredients); 15] = [
             |i| i.generation += 1,
             |i| i.image.push('x'),
             |i| i.image_digest.push('x'),
@@ -57,6 +58,7 @@ pub(super) mod tests {
             |i| i.vcpus += 1,
             |i| i.memory += 1,
             |i| i.warm_up.push("x".to_owned()),
+            |i| i.lean_kernel = Some("dd".repeat(32)),
         ];
         let mut keys = vec![key_of(&ingredients())];
         for change in changes {

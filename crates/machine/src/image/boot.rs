@@ -1,4 +1,4 @@
-//! The initramfs of a boot: an image's modules and the agent in one cpio file.
+//! The initramfs of a boot: the kernel's modules, when it has some, and the agent in one cpio file.
 //!
 //! The agent travels with outlast and not with images, so an upgrade needs no image built again and guest and
 //! runner never disagree about the protocol. The file is assembled once per (modules, agent) and kept:
@@ -15,11 +15,10 @@
 //! The time of the last use is the record's modification time. Not the file's own: that would move its change time
 //! too, and the file would be hashed again.
 
+use super::bootable::Bootable;
 use super::digest::Digest;
 use super::elf::Elf;
 use super::error::LibraryError;
-use super::library::Image;
-use super::manifest::PartKind;
 use super::newc::Archive;
 use super::{stamp, tree};
 use outlast_wire::image::BootRecord;
@@ -49,13 +48,16 @@ const USE_NOTED: Duration = Duration::from_secs(3600);
 /// Directories that the agent mounts on before it has a root file system.
 const DIRECTORIES: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 
-/// The initramfs for `image` with the agent at `agent` (a static program) as its `/init`. Nothing is hashed that was
+/// Stands for the digest of modules that are not there.
+const BUILT_IN: &str = "none";
+
+/// The initramfs for `bootable` with the agent at `agent` (a static program) as its `/init`. Nothing is hashed that was
 /// hashed before and has not changed since.
 ///
 /// # Errors
 /// The agent is no static program, a file cannot be read or written, or the modules are damaged.
-pub fn initramfs(library: &Library, image: &Image, agent: &Path) -> Result<Initramfs, LibraryError> {
-    let modules = image.manifest().part(PartKind::Modules).digest;
+pub fn initramfs(library: &Library, bootable: &Bootable, agent: &Path) -> Result<Initramfs, LibraryError> {
+    let modules = bootable.modules().map_or_else(|| BUILT_IN.to_owned(), |(_, digest)| digest.to_string());
     let agent_digest = stamp::digest_of(library, agent)?;
     let key =
         Digest::of(format!("outlast initramfs 1\nmodules {modules}\nagent {agent_digest}\n").as_bytes());
@@ -63,12 +65,12 @@ pub fn initramfs(library: &Library, image: &Image, agent: &Path) -> Result<Initr
     if let Some(digest) = existing(library, &path) {
         return Ok(Initramfs { path, digest, agent: agent_digest });
     }
-    let bytes = assemble(image, agent, agent_digest)?;
+    let bytes = assemble(bootable, agent, agent_digest)?;
     let digest = Digest::of(&bytes);
     let record = BootRecord {
         sha256: digest.to_string(),
         size: bytes.len() as u64,
-        modules: modules.to_string(),
+        modules,
         agent: agent_digest.to_string(),
     };
     let json = tree::to_json(&record);
@@ -137,19 +139,8 @@ fn note_use(record: &Path, now: SystemTime) -> std::io::Result<()> {
     Ok(())
 }
 
-fn assemble(image: &Image, agent: &Path, agent_digest: Digest) -> Result<Vec<u8>, LibraryError> {
-    let modules_path = image.path(PartKind::Modules);
-    let modules = fs::read(&modules_path).map_err(LibraryError::io("read", &modules_path))?;
-    let (expected, found) = (image.manifest().part(PartKind::Modules).digest, Digest::of(&modules));
-    if found != expected {
-        let (expected, found) = (expected.to_string(), found.to_string());
-        return Err(LibraryError::Damaged {
-            name: image.name().to_owned(),
-            path: modules_path,
-            expected,
-            found,
-        });
-    }
+fn assemble(bootable: &Bootable, agent: &Path, agent_digest: Digest) -> Result<Vec<u8>, LibraryError> {
+    let modules = read_modules(bootable)?;
     let program = fs::read(agent).map_err(LibraryError::io("read", agent))?;
     if Digest::of(&program) != agent_digest {
         return Err(LibraryError::Changing { path: agent.to_owned() });
@@ -164,16 +155,50 @@ fn assemble(image: &Image, agent: &Path, agent_digest: Digest) -> Result<Vec<u8>
     archive.map_err(LibraryError::io("pack", agent))
 }
 
+/// The archive of modules as it stands; empty when everything is built in.
+fn read_modules(bootable: &Bootable) -> Result<Vec<u8>, LibraryError> {
+    let Some((path, expected)) = bootable.modules() else { return Ok(Vec::new()) };
+    let modules = fs::read(&path).map_err(LibraryError::io("read", &path))?;
+    let found = Digest::of(&modules);
+    if found == expected {
+        return Ok(modules);
+    }
+    let (expected, found) = (expected.to_string(), found.to_string());
+    Err(LibraryError::Damaged { name: bootable.image().name().to_owned(), path, expected, found })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::elf::tests::elf_with;
-    use super::super::library::{open, tests::library_with};
+    use super::super::lean;
+    use super::super::library::{open, tests::library_of, tests::library_with};
+    use super::super::manifest::{PartKind, tests::record_of as image_record};
+    use super::super::recipe::KERNEL_PACKAGE;
     use super::*;
+
+    fn bootable(library: &Library) -> Bootable {
+        Bootable::choose(library, open(library, "python").unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_lean_kernel_gets_the_agent_and_nothing_else() {
+        let contents: [&[u8]; 3] = [b"k", b"mods", b"r"];
+        let mut record = image_record("python", contents);
+        record.kernel.package = KERNEL_PACKAGE.to_owned();
+        let (root, library) = library_of(record, contents);
+        let agent = root.path().join("agent");
+        fs::write(&agent, elf_with(&[], &[])).unwrap();
+        let stock = initramfs(&library, &bootable(&library), &agent).unwrap();
+        lean::tests::put(&library, b"lean");
+        let lean = initramfs(&library, &bootable(&library), &agent).unwrap();
+        assert_ne!(stock.path, lean.path);
+        assert_eq!(fs::read(&stock.path).unwrap()[4..], fs::read(&lean.path).unwrap());
+    }
 
     #[test]
     fn it_is_assembled_once_and_again_when_the_agent_changes() {
         let (root, library) = library_with("python", [b"k", b"mods", b"r"]);
-        let image = open(&library, "python").unwrap();
+        let image = bootable(&library);
         let agent = root.path().join("agent");
         fs::write(&agent, elf_with(&[(".text", b"one")], &[])).unwrap();
         let first = initramfs(&library, &image, &agent).unwrap();
@@ -190,7 +215,7 @@ mod tests {
     #[test]
     fn a_damaged_one_is_made_again() {
         let (root, library) = library_with("python", [b"k", b"mods", b"r"]);
-        let image = open(&library, "python").unwrap();
+        let image = bootable(&library);
         let agent = root.path().join("agent");
         fs::write(&agent, elf_with(&[], &[])).unwrap();
         let first = initramfs(&library, &image, &agent).unwrap();
@@ -202,7 +227,7 @@ mod tests {
     #[test]
     fn one_in_use_stays_however_old_it_is_and_is_not_hashed_again() {
         let (root, library) = library_with("python", [b"k", b"mods", b"r"]);
-        let image = open(&library, "python").unwrap();
+        let image = bootable(&library);
         let agent = root.path().join("agent");
         fs::write(&agent, elf_with(&[], &[])).unwrap();
         let first = initramfs(&library, &image, &agent).unwrap();
@@ -264,7 +289,7 @@ mod tests {
     #[test]
     fn what_cannot_be_an_agent_is_refused() {
         let (root, library) = library_with("python", [b"k", b"mods", b"r"]);
-        let image = open(&library, "python").unwrap();
+        let image = bootable(&library);
         let agent = root.path().join("agent");
         fs::write(&agent, b"#!/bin/sh\n").unwrap();
         assert!(matches!(initramfs(&library, &image, &agent), Err(LibraryError::Agent { .. })));
@@ -278,10 +303,10 @@ mod tests {
     #[test]
     fn damaged_modules_never_reach_a_guest() {
         let (root, library) = library_with("python", [b"k", b"mods", b"r"]);
-        let image = open(&library, "python").unwrap();
+        let image = bootable(&library);
         let agent = root.path().join("agent");
         fs::write(&agent, elf_with(&[], &[])).unwrap();
-        fs::write(image.path(PartKind::Modules), b"modz").unwrap();
+        fs::write(image.image().path(PartKind::Modules), b"modz").unwrap();
         assert!(matches!(initramfs(&library, &image, &agent), Err(LibraryError::Damaged { .. })));
     }
 }

@@ -13,7 +13,7 @@ use super::library::{self, Image};
 use super::manifest::{Manifest, PartKind, content_digest};
 use super::program::is_installed;
 use super::progress::{Phase, Progress, Report, begin};
-use super::recipe::Recipe;
+use super::recipe::{MemoryRecipe, Recipe};
 use super::rootfs::{self, RootFs};
 use super::shelf::{BuildLock, Shelf};
 use super::source::{Mirror, keyring};
@@ -169,16 +169,21 @@ fn record(
             env: list(runtime.env),
             warm_up: list(runtime.warm_up),
         }),
-        memory: wire::MemoryNeeds {
-            min_limit: recipe.min_limit.bytes(),
-            min_machine: recipe.min_machine.bytes(),
-            reserve: recipe.reserve.bytes(),
-            reserve_share: recipe.reserve_share,
-        },
+        memory: needs(recipe.stock),
+        memory_lean: Some(needs(recipe.lean)),
         packages,
     };
     record.digest = content_digest(&record).to_string();
     record
+}
+
+fn needs(memory: MemoryRecipe) -> wire::MemoryNeeds {
+    wire::MemoryNeeds {
+        min_limit: memory.min_limit.bytes(),
+        min_machine: memory.min_machine.bytes(),
+        reserve: memory.reserve.bytes(),
+        reserve_share: memory.reserve_share,
+    }
 }
 
 /// Whether a stored image still is what its manifest says; asked only when one with the same digest was built again.

@@ -39,6 +39,23 @@ pub enum LibraryError {
     /// The library holds no VMM root.
     #[error("QEMU is not in the library; build its VMM root with: outlast image build vmm")]
     NoVmmRoot,
+    /// The library holds no lean kernel.
+    #[error("the lean kernel is not in the library; build it with: outlast image build kernel")]
+    NoLeanKernel,
+    /// Options of the kernel did not become what they should be.
+    #[error("the source of {source_package} does not take its configuration: {}", .missing.join("; "))]
+    KernelOptions {
+        /// The package of the source.
+        source_package: &'static str,
+        /// One text for each: what was asked for and what it is instead.
+        missing: Vec<String>,
+    },
+    /// What was compiled is nothing that a VMM could start.
+    #[error("{} is no kernel that can be started as an ELF file (PVH)", .path.display())]
+    NotBootable {
+        /// The file.
+        path: PathBuf,
+    },
     /// The VMM is older than what this build can drive.
     #[error("QEMU {found} is too old, at least {wanted} is needed; rebuild with: outlast image build vmm")]
     VmmTooOld {

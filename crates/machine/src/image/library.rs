@@ -170,16 +170,24 @@ pub(crate) mod tests {
 
     /// A library with one image of these contents.
     pub(crate) fn library_with(name: &str, contents: [&[u8]; 3]) -> (tempfile::TempDir, Library) {
+        library_of(record_of(name, contents), contents)
+    }
+
+    /// A library with one image of this record, whose digest is put right, and of these contents.
+    pub(crate) fn library_of(
+        mut record: outlast_wire::image::ImageManifest,
+        contents: [&[u8]; 3],
+    ) -> (tempfile::TempDir, Library) {
+        record.digest = super::super::manifest::content_digest(&record).to_string();
         let root = tempfile::tempdir().unwrap();
         let library = Library::at(root.path().join("library"));
         let shelf = Shelf::at(library.images());
-        let lock = shelf.lock_build(name, &mut silent).unwrap();
+        let lock = shelf.lock_build(&record.name, &mut silent).unwrap();
         let out = shelf.scratch(&lock).unwrap().join("out");
         fs::create_dir(&out).unwrap();
         for (kind, content) in PartKind::ALL.iter().zip(contents) {
             fs::write(out.join(kind.file_name()), content).unwrap();
         }
-        let record = record_of(name, contents);
         fs::write(out.join(MANIFEST), serde_json::to_vec(&record).unwrap()).unwrap();
         shelf.publish(&lock, &out, &record.digest, &|_| true).unwrap();
         (root, library)

@@ -5,6 +5,7 @@
 //! hashes is asked in [`super::library`].
 
 use super::digest::{Digest, DigestError};
+use super::recipe::KERNEL_PACKAGE;
 use outlast_model::limit::MEMORY_STEP;
 use outlast_model::spec::EnvError;
 use outlast_model::{Memory, spec::EnvVar};
@@ -151,6 +152,7 @@ pub struct Manifest {
     parts: [Part; 3],
     runtime: Option<Runtime>,
     memory: MemoryNeeds,
+    memory_lean: Option<MemoryNeeds>,
 }
 
 impl Manifest {
@@ -200,12 +202,24 @@ impl Manifest {
         self.runtime.as_ref()
     }
 
-    /// How much memory it needs.
+    /// How much memory it needs with the kernel in it.
     pub fn memory(&self) -> MemoryNeeds {
         self.memory
     }
 
-    /// What `uname -r` says in the guest.
+    /// How much memory it needs with the lean kernel. What an image from before that kernel does not know is no more
+    /// than what it needs with its own.
+    pub fn memory_lean(&self) -> MemoryNeeds {
+        self.memory_lean.unwrap_or(self.memory)
+    }
+
+    /// Whether it boots the lean kernel where there is one: it was built from a recipe and has the distribution's
+    /// kernel. One that came with a kernel of its own boots that and no other.
+    pub fn takes_lean_kernel(&self) -> bool {
+        self.record.kernel.package == KERNEL_PACKAGE
+    }
+
+    /// What `uname -r` says in a guest of the kernel in it.
     pub fn kernel_release(&self) -> &str {
         &self.record.kernel.release
     }
@@ -228,9 +242,10 @@ impl TryFrom<wire::ImageManifest> for Manifest {
             return Err(ManifestError::Forged);
         }
         let [kernel, modules, root_fs] = PartKind::ALL.map(|kind| part(&record.parts, kind));
-        let memory = memory(record.memory).ok_or(ManifestError::Memory)?;
+        let checked = |needs| memory(needs).ok_or(ManifestError::Memory);
+        let (memory, memory_lean) = (checked(record.memory)?, record.memory_lean.map(checked).transpose()?);
         let runtime = record.runtime.clone().map(runtime).transpose()?;
-        Ok(Self { digest, parts: [kernel?, modules?, root_fs?], runtime, memory, record })
+        Ok(Self { digest, parts: [kernel?, modules?, root_fs?], runtime, memory, memory_lean, record })
     }
 }
 
@@ -250,10 +265,13 @@ pub fn content_digest(record: &wire::ImageManifest) -> Digest {
     for part in &record.parts {
         line("part", &[&part.name, &part.sha256, &part.size.to_string()]);
     }
-    let memory = record.memory;
-    let numbers = [memory.min_limit, memory.min_machine, memory.reserve, memory.reserve_share];
-    let numbers = numbers.map(|number| number.to_string());
-    line("memory", &numbers.each_ref().map(String::as_str));
+    // Images from before the lean kernel have no second line, and keep their digests.
+    for (key, memory) in [("memory", Some(record.memory)), ("memory-lean", record.memory_lean)] {
+        let Some(memory) = memory else { continue };
+        let numbers = [memory.min_limit, memory.min_machine, memory.reserve, memory.reserve_share];
+        let numbers = numbers.map(|number| number.to_string());
+        line(key, &numbers.each_ref().map(String::as_str));
+    }
     if let Some(runtime) = &record.runtime {
         line("runtime", &[&runtime.name, &runtime.file_name]);
         for (key, list) in
@@ -350,6 +368,7 @@ pub(crate) mod tests {
                 reserve: 96 << 20,
                 reserve_share: 16,
             },
+            memory_lean: None,
             packages: vec![],
         };
         record.digest = content_digest(&record).to_string();

@@ -3,20 +3,25 @@
 //! ```text
 //!   recipe ---> rootfs (mmdebstrap, mksquashfs) ----.
 //!   kernel package ---> bzimage, modules -----------+--> manifest --> shelf: made aside, published by rename
-//!                                                    
-//!   library: list, open (a lease), check (stamps), verify (every byte), remove
-//!   boot:    modules + agent = the initramfs of a boot
+//!
+//!   kernel source ---> lean: the kernel that every image of ours boots once it is built
+//!
+//!   library:  list, open (a lease), check (stamps), verify (every byte), remove
+//!   bootable: an image and the kernel it boots
+//!   boot:     modules, where there are some, + agent = the initramfs of a boot
 //! ```
 //!
 //! Invariants, as absences: no file below a `.store` is ever written to; nothing is visible that is not whole and
 //! synced; nothing in here starts a VMM or knows a guest's protocol; nothing reads the environment.
 
 pub mod boot;
+pub mod bootable;
 pub mod build;
 pub mod bzimage;
 pub mod digest;
 pub mod elf;
 pub mod error;
+pub mod lean;
 pub mod library;
 pub mod manifest;
 pub mod modules;
@@ -35,6 +40,7 @@ pub(crate) mod shelf;
 pub(crate) mod tree;
 
 pub use boot::{Initramfs, initramfs};
+pub use bootable::Bootable;
 pub use build::build;
 pub use digest::Digest;
 pub use error::LibraryError;

@@ -57,27 +57,15 @@ pub(crate) fn make_tree(
     lock: &BuildLock,
     report: Report<'_>,
 ) -> Result<Tree, LibraryError> {
-    let root = request.scratch.join("tree");
     let hook = format!(
         "ls \"$1/var/cache/apt/archives\" > \"$1/{FILES_LIST}\"; APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\" apt-cache show \
          --no-all-versions {} > \"$1/{KERNEL_LIST}\" || true",
         super::recipe::KERNEL_PACKAGE
     );
-    let mut program = Program::new("mmdebstrap", request.scratch)
-        .args(["--mode=root", "--architectures=amd64", "--format=directory", "--verbose"])
-        .arg(format!("--keyring={}", keyring()?.display()))
-        .arg(format!("--include={}", request.include.join(",")))
-        .arg(format!("--extract-hook={hook}"));
-    program = match request.variant {
-        Variant::Extract => program.arg("--variant=extract"),
-        Variant::Essential if Path::new(MERGED_USR).exists() => {
-            program.arg("--variant=essential").arg(format!("--hook-dir={MERGED_USR}"))
-        }
-        Variant::Essential => program.arg("--variant=essential"),
-    };
-    let program = program.arg(request.suite.name()).arg(&root).args(request.mirror.lines(request.suite));
+    let root = root_of(request);
     let mut counter = Counter::new(request.phase, request.variant);
-    program.run(lock, &mut |line| counter.line(line, report))?;
+    mmdebstrap(request, &[format!("--extract-hook={hook}")])?
+        .run(lock, &mut |line| counter.line(line, report))?;
     let take = |name: &str| {
         let path = root.join(name);
         let text = fs::read_to_string(&path).map_err(LibraryError::io("read", &path))?;
@@ -87,6 +75,36 @@ pub(crate) fn make_tree(
     let files = take(FILES_LIST)?.lines().map(str::to_owned).collect();
     let kernel = take(KERNEL_LIST)?;
     Ok(Tree { root, files, kernel })
+}
+
+/// What a tree would be made of now: asks the archive and fetches nothing but its lists.
+pub(crate) fn offered(request: &TreeRequest<'_>, lock: &BuildLock) -> Result<Vec<Package>, LibraryError> {
+    let lines = mmdebstrap(request, &["--simulate".to_owned()])?.lines(lock)?;
+    super::tree::remove(&root_of(request))?;
+    let mut packages: Vec<_> = lines.iter().filter_map(|line| simulated(line)).collect();
+    packages.sort();
+    packages.dedup();
+    Ok(packages)
+}
+
+fn root_of(request: &TreeRequest<'_>) -> PathBuf {
+    request.scratch.join("tree")
+}
+
+fn mmdebstrap(request: &TreeRequest<'_>, more: &[String]) -> Result<Program, LibraryError> {
+    let program = Program::new("mmdebstrap", request.scratch)
+        .args(["--mode=root", "--architectures=amd64", "--format=directory", "--verbose"])
+        .arg(format!("--keyring={}", keyring()?.display()))
+        .arg(format!("--include={}", request.include.join(",")))
+        .args(more);
+    let program = match request.variant {
+        Variant::Extract => program.arg("--variant=extract"),
+        Variant::Essential if Path::new(MERGED_USR).exists() => {
+            program.arg("--variant=essential").arg(format!("--hook-dir={MERGED_USR}"))
+        }
+        Variant::Essential => program.arg("--variant=essential"),
+    };
+    Ok(program.arg(request.suite.name()).arg(root_of(request)).args(request.mirror.lines(request.suite)))
 }
 
 impl Tree {
@@ -142,6 +160,13 @@ fn package_of_file(name: &str) -> Option<Package> {
     Some(Package { name, version })
 }
 
+/// `Inst gcc-12 (12.2.0-14 Debian:12.15/oldstable [amd64])`, as apt says what it would install.
+fn simulated(line: &str) -> Option<Package> {
+    let (name, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;
+    let version = rest.split_once('(')?.1.split_whitespace().next()?;
+    Some(Package { name: name.to_owned(), version: version.to_owned() })
+}
+
 /// The installed packages of a dpkg status file (deb822 paragraphs), sorted by name.
 pub(crate) fn installed(status: &str) -> Vec<Package> {
     let mut packages: Vec<_> = status
@@ -169,6 +194,17 @@ mod tests {
         let found = package_of_file("qemu-system-x86_1%3a10.0.2+ds-2_amd64.deb");
         assert_eq!(found, Some(package("qemu-system-x86", "1:10.0.2+ds-2")));
         assert_eq!(package_of_file("lock"), None);
+    }
+
+    #[test]
+    fn what_apt_would_install_is_read_from_its_simulation() {
+        let line = "Inst gcc-12 (12.2.0-14+deb12u1 Debian:12.15/oldstable [amd64])";
+        assert_eq!(simulated(line), Some(package("gcc-12", "12.2.0-14+deb12u1")));
+        // One that would be upgraded says what it is upgraded from.
+        let line = "Inst libc6 [2.36-9] (2.36-10 Debian:12/x [amd64]) []";
+        assert_eq!(simulated(line), Some(package("libc6", "2.36-10")));
+        assert_eq!(simulated("Conf gcc-12 (12.2.0-14 Debian:12 [amd64])"), None);
+        assert_eq!(simulated("Inst broken"), None);
     }
 
     #[test]

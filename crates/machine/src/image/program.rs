@@ -26,8 +26,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// The longest that one program may take: a slow network and a slow disk, but not for ever.
-pub(crate) const TOTAL_LIMIT: Duration = Duration::from_secs(3600);
+/// The longest that one program may take: a slow network, a slow disk, a kernel compiled on a busy host, but not for
+/// ever.
+pub(crate) const TOTAL_LIMIT: Duration = Duration::from_secs(2 * 3600);
 /// The longest that a program may say nothing.
 const SILENCE_LIMIT: Duration = Duration::from_secs(900);
 /// From the end of its output to its end.

@@ -26,6 +26,8 @@ pub enum Phase {
     Packing,
     /// The kernel is fetched and taken apart.
     Kernel,
+    /// The kernel is compiled.
+    Compiling,
     /// Parts are hashed.
     Hashing,
     /// Everything is synced and made visible.
@@ -41,6 +43,7 @@ impl Phase {
             Self::Trimming => "trimming",
             Self::Packing => "packing the root file system",
             Self::Kernel => "preparing the kernel",
+            Self::Compiling => "compiling the kernel",
             Self::Hashing => "hashing",
             Self::Publishing => "publishing",
         }

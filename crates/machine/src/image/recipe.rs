@@ -21,16 +21,25 @@ pub struct Recipe {
     pub unneeded: &'static [&'static str],
     /// How source code is run; `None` when only commands are.
     pub runtime: Option<RuntimeRecipe>,
-    /// The smallest limit a program may be given.
-    pub min_limit: Memory,
-    /// The smallest machine that boots, does the warm-up and runs hello (measured).
-    pub min_machine: Memory,
-    /// What kernel, agent and file systems take of any machine beside the program's limit (measured).
-    pub reserve: Memory,
-    /// What they take more of a larger one: one byte for so many of the limit (measured).
-    pub reserve_share: u64,
+    /// How much memory it needs with the distribution's kernel.
+    pub stock: MemoryRecipe,
+    /// How much it needs with the lean kernel.
+    pub lean: MemoryRecipe,
     /// Disk that a build needs at its peak, rounded up generously: unpacked packages, their archives, the result.
     pub scratch_bytes: u64,
+}
+
+/// How much memory an image needs with one kernel, as measured.
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryRecipe {
+    /// The smallest limit a program may be given.
+    pub min_limit: Memory,
+    /// The smallest machine that boots, does the warm-up and runs hello.
+    pub min_machine: Memory,
+    /// What kernel, agent and file systems take of any machine beside the program's limit.
+    pub reserve: Memory,
+    /// What they take more of a larger one: one byte for so many of the limit.
+    pub reserve_share: u64,
 }
 
 /// How source code is run.
@@ -52,7 +61,7 @@ pub struct RuntimeRecipe {
 /// that use a network, time zones, and `ps` and `free` for people who look inside.
 pub(crate) const COMMON_PACKAGES: &[&str] = &["ca-certificates", "netbase", "procps", "tzdata"];
 
-/// The kernel package of every image.
+/// The package of the kernel that lies in every image, for libraries without the lean one.
 pub(crate) const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 
 /// The guest user that programs run as; the agent uses the same number.
@@ -83,6 +92,19 @@ const STOCK_KERNEL_RESERVE: Memory = mib(96);
 /// by it at 64 MiB to 4 GiB; a flat reserve of 96 MiB livelocked the guest at 1 GiB.
 const STOCK_KERNEL_RESERVE_SHARE: u64 = 16;
 
+const fn with_stock_kernel(min_limit: u64, min_machine: u64) -> MemoryRecipe {
+    let (reserve, reserve_share) = (STOCK_KERNEL_RESERVE, STOCK_KERNEL_RESERVE_SHARE);
+    MemoryRecipe { min_limit: mib(min_limit), min_machine: mib(min_machine), reserve, reserve_share }
+}
+
+const LEAN_KERNEL_RESERVE: Memory = mib(48);
+const LEAN_KERNEL_RESERVE_SHARE: u64 = 32;
+
+const fn with_lean_kernel(min_limit: u64, min_machine: u64) -> MemoryRecipe {
+    let (reserve, reserve_share) = (LEAN_KERNEL_RESERVE, LEAN_KERNEL_RESERVE_SHARE);
+    MemoryRecipe { min_limit: mib(min_limit), min_machine: mib(min_machine), reserve, reserve_share }
+}
+
 /// Every recipe.
 pub static RECIPES: &[Recipe] = &[
     Recipe {
@@ -92,10 +114,8 @@ pub static RECIPES: &[Recipe] = &[
         packages: &[],
         unneeded: &[],
         runtime: None,
-        min_limit: mib(64),
-        min_machine: mib(96),
-        reserve: STOCK_KERNEL_RESERVE,
-        reserve_share: STOCK_KERNEL_RESERVE_SHARE,
+        stock: with_stock_kernel(64, 96),
+        lean: with_lean_kernel(16, 64),
         scratch_bytes: 400 << 20,
     },
     Recipe {
@@ -113,10 +133,8 @@ pub static RECIPES: &[Recipe] = &[
             env: &["PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1"],
             warm_up: &["python3", "-c", "import json, os, random, re, subprocess, sys, time; print('warm')"],
         }),
-        min_limit: mib(128),
-        min_machine: mib(96),
-        reserve: STOCK_KERNEL_RESERVE,
-        reserve_share: STOCK_KERNEL_RESERVE_SHARE,
+        stock: with_stock_kernel(128, 96),
+        lean: with_lean_kernel(128, 64),
         scratch_bytes: 500 << 20,
     },
     Recipe {
@@ -132,10 +150,8 @@ pub static RECIPES: &[Recipe] = &[
             env: &[],
             warm_up: &["node", "-e", "console.log('warm')"],
         }),
-        min_limit: mib(256),
-        min_machine: mib(128),
-        reserve: STOCK_KERNEL_RESERVE,
-        reserve_share: STOCK_KERNEL_RESERVE_SHARE,
+        stock: with_stock_kernel(256, 128),
+        lean: with_lean_kernel(256, 128),
         scratch_bytes: 600 << 20,
     },
     Recipe {
@@ -157,10 +173,8 @@ pub static RECIPES: &[Recipe] = &[
                  fmt.Println(\"warm\") }\\n' > main.go && go run main.go; e=$?; cd / && rm -rf \"$d\"; exit $e",
             ],
         }),
-        min_limit: mib(512),
-        min_machine: mib(192),
-        reserve: STOCK_KERNEL_RESERVE,
-        reserve_share: STOCK_KERNEL_RESERVE_SHARE,
+        stock: with_stock_kernel(512, 192),
+        lean: with_lean_kernel(512, 128),
         scratch_bytes: 1500 << 20,
     },
 ];
