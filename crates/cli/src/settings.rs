@@ -1,12 +1,15 @@
 //! Settings: as written in the environment, checked, resolved. Nothing below this reads the environment.
 
 use crate::failure::Failure;
+use outlast_control::Bounds;
 use outlast_control::image::Mirror;
-use outlast_model::Hold;
+use outlast_model::{Age, Hold, Memory, limit};
 use outlast_wire::exit_code::FailureKind;
 use outlast_wire::paths::Places;
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 const ROOT_HOME: &str = "/var/lib/outlast";
 const ROOT_RUN: &str = "/run/outlast";
@@ -22,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) mirror: Mirror,
     /// A fault point, for proofs.
     pub(crate) hold: Option<Hold>,
+    /// What is kept without being asked about.
+    pub(crate) bounds: Bounds,
 }
 
 /// A setting makes no sense.
@@ -68,6 +73,18 @@ impl Settings {
             None => (PathBuf::from(ROOT_HOME), PathBuf::from(ROOT_RUN)),
         };
         let library = directory("OUTLAST_LIBRARY")?.unwrap_or_else(|| home.join("library"));
+        let bounds = Bounds {
+            templates_bytes: number(
+                text("OUTLAST_KEEP_TEMPLATES")?,
+                "OUTLAST_KEEP_TEMPLATES",
+                |size: Memory| size.bytes(),
+            )?
+            .unwrap_or(limit::TEMPLATES_BYTES),
+            evidence_runs: number(text("OUTLAST_KEEP_RUNS")?, "OUTLAST_KEEP_RUNS", |count: usize| count)?
+                .unwrap_or(limit::EVIDENCE_RUNS),
+            evidence_age: number(text("OUTLAST_KEEP_FOR")?, "OUTLAST_KEEP_FOR", |age: Age| age)?
+                .unwrap_or(limit::EVIDENCE_AGE),
+        };
         let bad_hold = |error: outlast_model::hold::HoldError| BadSetting {
             name: "OUTLAST_HOLD",
             problem: error.to_string(),
@@ -77,7 +94,21 @@ impl Settings {
             programs: directory("OUTLAST_LIBEXEC")?.unwrap_or(beside),
             mirror: text("OUTLAST_MIRROR")?.map_or_else(Mirror::default, |text| Mirror::parse(&text)),
             hold: text("OUTLAST_HOLD")?.map(|text| text.parse().map_err(bad_hold)).transpose()?,
+            bounds,
         })
+    }
+}
+
+/// A setting that is a quantity.
+fn number<T: FromStr<Err: Display>, N>(
+    text: Option<String>,
+    name: &'static str,
+    convert: impl FnOnce(T) -> N,
+) -> Result<Option<N>, BadSetting> {
+    let Some(text) = text else { return Ok(None) };
+    match text.parse() {
+        Ok(value) => Ok(Some(convert(value))),
+        Err(error) => Err(BadSetting { name, problem: format!("'{text}': {error}") }),
     }
 }
 
@@ -112,6 +143,18 @@ mod tests {
         let shared = resolve(&[("OUTLAST_HOME", "/h"), ("OUTLAST_LIBRARY", "/l")]).unwrap();
         assert_eq!(shared.places.library().path(), Path::new("/l"));
         assert!(resolve(&[("OUTLAST_HOME", "relative")]).unwrap().places.home().is_absolute());
+    }
+
+    #[test]
+    fn what_is_kept_can_be_set_and_is_checked() {
+        assert_eq!(resolve(&[]).unwrap().bounds, Bounds::default());
+        let set = [("OUTLAST_KEEP_TEMPLATES", "1G"), ("OUTLAST_KEEP_RUNS", "7"), ("OUTLAST_KEEP_FOR", "2d")];
+        let bounds = resolve(&set).unwrap().bounds;
+        assert_eq!((bounds.templates_bytes, bounds.evidence_runs), (1 << 30, 7));
+        assert_eq!(bounds.evidence_age, Age::from_days(2));
+        for (name, value) in [("OUTLAST_KEEP_TEMPLATES", "much"), ("OUTLAST_KEEP_RUNS", "-1")] {
+            assert_eq!(resolve(&[(name, value)]).unwrap_err().name, name);
+        }
     }
 
     #[test]

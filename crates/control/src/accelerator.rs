@@ -10,11 +10,12 @@ use crate::error::{Error, chain};
 use crate::incarnation::{Ground, Made};
 use crate::lock::Lock;
 use crate::notice::{Notice, Notify};
+use crate::prune::{Findings, Found, How};
 use crate::reconcile::{journal_of, step_reached};
 use crate::site::{Site, private_directory};
 use crate::{clock, incarnation};
 use outlast_machine::host::{self, KvmDevice};
-use outlast_machine::image::Digest;
+use outlast_machine::image::{Digest, leftover};
 use outlast_machine::process::{self, ProcessError};
 use outlast_model::{BootStep, DeathCause, VcpuCount, timeout};
 use outlast_store::IncarnationRow;
@@ -204,6 +205,42 @@ pub(crate) fn pardon(site: &Site, ground: &Ground) {
             tracing::warn!(%error, path = %path.display(), "cannot forget a canary");
         }
     }
+}
+
+/// Results of earlier boots of the host, and locks without a result.
+pub(crate) fn prune(site: &Site, how: How, findings: &mut Findings) {
+    let directory = site.places().library().canary();
+    let Ok(boot_id) = process::boot_id() else { return };
+    if !leftover::is_own(&directory) {
+        return;
+    }
+    for path in std::fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let is_result = path.extension().is_some_and(|ending| ending == "json");
+        let record = || serde_json::from_slice::<CanaryRecord>(&std::fs::read(&path).ok()?).ok();
+        let is_old = match name.strip_prefix(".lock-") {
+            Some(key) => !directory.join(format!("{key}.json")).exists() && !Lock::is_held(&path),
+            None => is_result && record().is_none_or(|record| record.boot_id != boot_id),
+        };
+        if !is_old {
+            continue;
+        }
+        let mut found = Found::new("canary", &name, 0, "of an earlier boot of this host");
+        if how == How::Remove {
+            let removed = if is_result { std::fs::remove_file(&path) } else { retire(&path) };
+            match removed {
+                Ok(()) => found.removed(),
+                Err(error) => found.failed(&error),
+            }
+        }
+        findings.add(found);
+    }
+}
+
+fn retire(lock: &Path) -> io::Result<()> {
+    let taken = Lock::try_take(lock)?.ok_or_else(|| io::Error::from(io::ErrorKind::ResourceBusy))?;
+    taken.retire(lock);
+    Ok(())
 }
 
 fn boot_canary(site: &Site, ground: &Ground) -> Result<IncarnationRow, Error> {

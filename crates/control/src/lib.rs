@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!   run:  request ─► archive ─► incarnation (ground) ─► accelerator, template ─► run ─► launch ─► follow
-//!   else: workload (find, kill) · show · logs · audit · image · template · doctor
+//!   else: workload (find, kill) · show · logs · audit · image · template · prune (evidence) · doctor
 //!   all:  reconcile what they touch
 //! ```
 //!
@@ -20,6 +20,7 @@ pub mod audit;
 mod clock;
 mod doctor;
 mod error;
+mod evidence;
 mod follow;
 mod handback;
 pub mod image;
@@ -28,6 +29,7 @@ mod launch;
 mod lock;
 mod logs;
 mod notice;
+mod prune;
 mod reconcile;
 mod request;
 mod run;
@@ -53,10 +55,11 @@ pub use outlast_machine::host::HostError;
 pub use outlast_machine::image::LibraryError;
 pub use outlast_machine::sys::signal::Interrupts;
 pub use outlast_store::StoreError;
+pub use prune::{Pruning, prune};
 pub use reconcile::ReconcileError;
 pub use request::{DEFAULT_MEMORY, DEFAULT_TIMEOUT, RequestError, RunRequest, Stdin, What};
-pub use run::{Accepted, run};
+pub use run::{Accepted, KeptEvidence, run};
 pub use show::{List, list, run_view, show};
-pub use site::{Site, SiteError, require_root};
+pub use site::{Bounds, Site, SiteError, require_root};
 pub use template::{TemplateError, list as list_templates, remove as remove_template};
 pub use workload::{WorkloadError, kill};

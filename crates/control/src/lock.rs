@@ -4,26 +4,48 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// A lock that nobody else holds. Given up when dropped; its file stays, so that two processes never hold
-/// locks on two files of one name.
+/// A lock that nobody else holds. Given up when dropped; its file stays, unless what it guards is gone for good
+/// ([`Lock::retire`]). Whoever gets a lock makes sure that its file still has its name, and asks again if not: so
+/// two processes never hold locks on two files of one name.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
 }
+
+/// A lock file is retired under somebody who asks for it this often at most.
+const ATTEMPTS: usize = 1024;
 
 impl Lock {
     /// Takes the lock if that needs no waiting; `None` when somebody else holds it.
     pub(crate) fn try_take(path: &Path) -> io::Result<Option<Self>> {
-        let file = open(path)?;
-        match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
-            Ok(()) => Ok(Some(Self { _file: file })),
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(errno) => Err(errno.into()),
+        for _ in 0..ATTEMPTS {
+            let file = open(path)?;
+            match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
+                Ok(()) if is_at(&file, path) => return Ok(Some(Self { file })),
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Err(io::Error::from(io::ErrorKind::ResourceBusy))
+    }
+
+    /// Whether somebody holds the lock, without making its file.
+    pub(crate) fn is_held(path: &Path) -> bool {
+        let Ok(file) = File::open(path) else { return false };
+        flock(&file, FlockOperation::NonBlockingLockExclusive).is_err()
+    }
+
+    /// Gives the lock up and removes its file: what it guards is gone.
+    pub(crate) fn retire(self, path: &Path) {
+        // Order matters: removed while it is held, so that nobody is robbed of it.
+        if is_at(&self.file, path) {
+            let _ = std::fs::remove_file(path);
         }
     }
 
@@ -32,21 +54,38 @@ impl Lock {
     /// flock(2) knows no time limit, so a thread blocks in it. After the deadline it stays behind; should it
     /// get the lock after all, it drops it at once.
     pub(crate) fn take(path: &Path, within: Duration) -> io::Result<Option<Self>> {
-        if let Some(lock) = Self::try_take(path)? {
-            return Ok(Some(lock));
+        let deadline = Instant::now() + within;
+        for _ in 0..ATTEMPTS {
+            if let Some(lock) = Self::try_take(path)? {
+                return Ok(Some(lock));
+            }
+            let Some(lock) = Self::wait(path, deadline)? else { return Ok(None) };
+            if is_at(&lock.file, path) {
+                return Ok(Some(lock));
+            }
         }
+        Err(io::Error::from(io::ErrorKind::ResourceBusy))
+    }
+
+    fn wait(path: &Path, deadline: Instant) -> io::Result<Option<Self>> {
         let file = open(path)?;
         let (sender, receiver) = mpsc::sync_channel(1);
         std::thread::Builder::new().name("lock".to_owned()).spawn(move || {
             let taken = retry_on_intr(|| flock(&file, FlockOperation::LockExclusive));
             // Nobody listens after the deadline: the file, and the lock with it, is dropped here.
-            let _ = sender.send(taken.map(|()| Self { _file: file }));
+            let _ = sender.send(taken.map(|()| Self { file }));
         })?;
-        match receiver.recv_timeout(within) {
+        match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(taken) => Ok(Some(taken?)),
             Err(_) => Ok(None),
         }
     }
+}
+
+/// Whether the open file is the one that has this name now.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(there)) = (file.metadata(), std::fs::symlink_metadata(path)) else { return false };
+    (open.dev(), open.ino()) == (there.dev(), there.ino())
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -56,6 +95,28 @@ fn open(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_that_is_retired_is_never_held_twice() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("lock");
+        let held = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for turn in 0..100 {
+                        let lock = Lock::take(&path, Duration::from_secs(60)).unwrap().unwrap();
+                        assert_eq!(held.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                        held.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                        if turn % 2 == 0 {
+                            lock.retire(&path);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(!Lock::is_held(&path));
+    }
 
     #[test]
     fn one_holds_it_and_others_wait_or_give_up() {

@@ -1,9 +1,10 @@
 //! What a workload wrote and what its guest's console said: so far, or to its end.
 
 use crate::error::Error;
+use crate::evidence;
 use crate::follow::{FollowError, Sink, Tail, attend};
 use crate::site::Site;
-use crate::workload::find;
+use crate::workload::{WorkloadError, find};
 use outlast_model::{Outcome, WorkloadState};
 use std::io;
 
@@ -41,6 +42,9 @@ pub struct AfterLog {
 pub fn logs(site: &Site, id: &str, log: Log, extent: Extent, sink: &mut dyn Sink) -> Result<AfterLog, Error> {
     let known = find(site, id)?;
     let evidence = site.places().evidence(known.incarnation.id);
+    if evidence::is_pruned(&evidence, &known.incarnation) {
+        return Err(WorkloadError::Pruned { id: known.workload.id }.into());
+    }
     let mut tail = match log {
         Log::Output => Tail::of(&evidence)?,
         Log::Console => Tail::of_console(&evidence)?,

@@ -19,7 +19,7 @@ use crate::request::{
 };
 use crate::site::{Site, SiteError, require_root};
 use crate::template::{self, Readiness};
-use crate::{clock, reconcile};
+use crate::{clock, evidence, reconcile};
 use outlast_machine::image::Lease as Lock;
 use outlast_machine::sys::signal::Interrupts;
 use outlast_model::limit::STDIN_BYTES;
@@ -40,6 +40,13 @@ pub struct Accepted {
     /// Whether an earlier request had made it: then it is not ours, and does not end with us.
     pub existing: bool,
     lease: Option<Lease>,
+    reading: Option<Lock>,
+}
+
+/// Keeps the evidence of one run from being pruned.
+#[derive(Debug)]
+pub struct KeptEvidence {
+    _reading: Option<Lock>,
 }
 
 /// Checks a request, gets everything ready, writes the workload down and starts its runner.
@@ -50,17 +57,21 @@ pub struct Accepted {
 pub fn run(site: &Site, request: RunRequest, notify: Notify<'_>) -> Result<Accepted, Error> {
     require_root("running a workload")?;
     if let Some(id) = earlier(site, &request)? {
-        return Ok(Accepted { id, existing: true, lease: None });
+        return Ok(Accepted { id, existing: true, lease: None, reading: None });
     }
     let mut checked = check(site, request)?;
     let ground = Ground::open(site, checked.bootable.clone())?;
     let chosen = accelerator::choose(site, checked.request.accelerator, &ground, notify)?;
     let machine = ground.machine(chosen, checked.request.vcpus, checked.machine_memory);
+    let mut locks = ground.locks();
     let (start, fell_back) = if checked.request.cold {
         (Start::Boot, None)
     } else {
         match template::ready(site, &ground, &machine, notify)? {
-            Readiness::Clone(start) => (start, None),
+            Readiness::Clone(start, lease) => {
+                locks.push(lease);
+                (start, None)
+            }
             Readiness::Cold(because) => (Start::Boot, because),
         }
     };
@@ -79,10 +90,10 @@ pub fn run(site: &Site, request: RunRequest, notify: Notify<'_>) -> Result<Accep
     drop(preparation);
     let leased = checked.request.leased;
     match accepted {
-        Ok(Acceptance::New) => start_runner(site, (id, incarnation), leased, &ground.locks()),
+        Ok(Acceptance::New) => start_runner(site, (id, incarnation), leased, &locks),
         Ok(Acceptance::Existing(id)) => {
             forget(site, incarnation);
-            Ok(Accepted { id, existing: true, lease: None })
+            Ok(Accepted { id, existing: true, lease: None, reading: None })
         }
         Err(error) => {
             // A commit that failed below SQLite may have taken effect: only what is surely not there is forgotten.
@@ -130,10 +141,15 @@ fn start_runner(
 ) -> Result<Accepted, Error> {
     let order = Order { store: site.store()?.id(), incarnation, leased, locks };
     match launch(site, &order) {
-        Ok(lease) => Ok(Accepted { id, existing: false, lease }),
+        Ok(lease) => {
+            // While the guest boots there is time to tidy up.
+            evidence::retain(site);
+            let reading = evidence::read(site, incarnation);
+            Ok(Accepted { id, existing: false, lease, reading })
+        }
         Err(error) => {
             reconcile::abandon(site, incarnation, &chain(&error))?;
-            Ok(Accepted { id, existing: false, lease: None })
+            Ok(Accepted { id, existing: false, lease: None, reading: None })
         }
     }
 }
@@ -211,6 +227,11 @@ fn copy_stdin(from: impl Read, path: &Path, to: &Path) -> Result<(), Error> {
 }
 
 impl Accepted {
+    /// Keeps the evidence of this run, with what the program handed back, from being pruned while the guard lives.
+    pub fn keep_evidence(&mut self) -> KeptEvidence {
+        KeptEvidence { _reading: self.reading.take() }
+    }
+
     /// Follows it to its end. A run of ours ends with this process and on the first of `interrupts`; one that an
     /// earlier request made goes on without us.
     ///

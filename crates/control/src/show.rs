@@ -1,6 +1,7 @@
 //! What is known of workloads, as commands print it.
 
 use crate::error::{Error, chain};
+use crate::evidence;
 use crate::follow::Tail;
 use crate::reconcile::reconcile_all;
 use crate::site::Site;
@@ -56,7 +57,9 @@ pub struct List {
 /// [`crate::WorkloadError`] when there is none, or several.
 pub fn show(site: &Site, id: &str) -> Result<WorkloadView, Error> {
     let Known { workload, incarnation } = find(site, id)?;
-    Ok(view(site, &workload, &incarnation))
+    let evidence = site.places().evidence(incarnation.id);
+    let evidence_pruned = evidence::is_pruned(&evidence, &incarnation);
+    Ok(WorkloadView { evidence_pruned, ..view(site, &workload, &incarnation) })
 }
 
 fn view(site: &Site, workload: &WorkloadRow, incarnation: &IncarnationRow) -> WorkloadView {
@@ -86,6 +89,8 @@ fn view(site: &Site, workload: &WorkloadRow, incarnation: &IncarnationRow) -> Wo
         truncated_bytes: incarnation.truncated_bytes,
         runner_pid: incarnation.runner.as_ref().filter(|_| alive).map(|runner| runner.pid),
         evidence: site.places().evidence(incarnation.id).path().display().to_string(),
+        // Asked of one, not of every row of a list: that would look at the disk for each.
+        evidence_pruned: false,
     }
 }
 
@@ -126,8 +131,11 @@ pub fn run_view(site: &Site, id: WorkloadId, outcome: &Outcome) -> Result<RunVie
     })
 }
 
-/// An incarnation that never came so far has no output log, and no output.
+/// An incarnation that never came so far has no output log, and no output; nor has one whose evidence was pruned.
 fn read_output(site: &Site, row: &IncarnationRow, show: &mut dyn FnMut(Stream, &[u8])) -> Result<(), Error> {
+    if evidence::is_pruned(&site.places().evidence(row.id), row) {
+        return Ok(());
+    }
     Tail::of(&site.places().evidence(row.id))?.drain(show)?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing is made before an operation that needs it has been checked; what is made is private (0700).
 
-use outlast_model::{Hold, IncarnationId};
+use outlast_model::{Age, Hold, IncarnationId, limit};
 use outlast_store::{Store, StoreError};
 use outlast_wire::paths::Places;
 use rustix::fs::{Mode, OFlags};
@@ -38,7 +38,29 @@ pub struct Site {
     places: Places,
     programs: PathBuf,
     hold: Option<Hold>,
+    bounds: Bounds,
     store: OnceCell<Store>,
+}
+
+/// What is kept without being asked about: beyond it, what was not used for longest makes room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes of all templates of the library.
+    pub templates_bytes: u64,
+    /// Runs that are over whose evidence stays, the newest.
+    pub evidence_runs: usize,
+    /// How long evidence stays.
+    pub evidence_age: Age,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            templates_bytes: limit::TEMPLATES_BYTES,
+            evidence_runs: limit::EVIDENCE_RUNS,
+            evidence_age: limit::EVIDENCE_AGE,
+        }
+    }
 }
 
 /// A place cannot be used.
@@ -102,13 +124,24 @@ pub enum SiteError {
 impl Site {
     /// From the places, and the directory in which `outlast-runner` and `outlast-agent` lie. Touches nothing.
     pub fn new(places: Places, programs: PathBuf) -> Self {
-        Self { places, programs, hold: None, store: OnceCell::new() }
+        Self { places, programs, hold: None, bounds: Bounds::default(), store: OnceCell::new() }
     }
 
     /// The same, with a fault point for the incarnations that will be made.
     #[must_use]
     pub fn with_hold(self, hold: Option<Hold>) -> Self {
         Self { hold, ..self }
+    }
+
+    /// The same, with other bounds than the usual ones.
+    #[must_use]
+    pub fn with_bounds(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
+    }
+
+    /// What is kept without being asked about.
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
     }
 
     /// The places.

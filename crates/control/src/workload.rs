@@ -36,6 +36,12 @@ pub enum WorkloadError {
         /// How it ended.
         outcome: Outcome,
     },
+    /// Its evidence is kept no longer.
+    #[error("the logs of workload {id} are gone: its evidence has been pruned; how it ended is kept")]
+    Pruned {
+        /// Its id.
+        id: WorkloadId,
+    },
     /// Its end was waited for and did not come.
     #[error("workload {id} was told to end and has not")]
     StillRuns {
@@ -48,7 +54,7 @@ impl WorkloadError {
     /// The kind, from which exit codes follow.
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::NotFound { .. } => FailureKind::NotFound,
+            Self::NotFound { .. } | Self::Pruned { .. } => FailureKind::NotFound,
             Self::Ambiguous { .. } => FailureKind::BadInput,
             Self::Over { .. } | Self::StillRuns { .. } => FailureKind::Conflict,
         }
@@ -58,7 +64,7 @@ impl WorkloadError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NotFound { .. } | Self::Ambiguous { .. } => "outlast ps -a".to_owned(),
-            Self::Over { id, .. } => format!("outlast show {id}"),
+            Self::Over { id, .. } | Self::Pruned { id } => format!("outlast show {id}"),
             Self::StillRuns { .. } => "outlast doctor".to_owned(),
         })
     }

@@ -29,6 +29,6 @@ pub use id::{IncarnationId, StoreId, WorkloadId};
 pub use incarnation::IncarnationState;
 pub use outcome::{Killer, Outcome};
 pub use step::BootStep;
-pub use unit::{Memory, Timeout, VcpuCount};
+pub use unit::{Age, Memory, Timeout, VcpuCount};
 pub use verdict::Verdict;
 pub use workload::WorkloadState;

@@ -1,6 +1,6 @@
 //! Every limit of the system that a person can run into, in one table.
 
-use crate::unit::Memory;
+use crate::unit::{Age, Memory};
 
 /// An archive of source code may be this large, packed.
 pub const ARCHIVE_BYTES: u64 = 10 * 1024 * 1024;
@@ -37,3 +37,11 @@ pub const DISK_RESERVE: u64 = 64 * 1024 * 1024;
 pub const OUTPUT_RESERVE: u64 = DISK_RESERVE / 2;
 /// An idempotency key may be this long.
 pub const IDEMPOTENCY_KEY_BYTES: usize = 255;
+/// Templates of one library may together take this much disk; beyond it those unused for longest make room for new ones.
+pub const TEMPLATES_BYTES: u64 = 10 * 1024 * 1024 * 1024;
+/// A template that was not used for so long is removed by a prune that says nothing else.
+pub const TEMPLATE_AGE: Age = Age::from_days(30);
+/// Evidence (logs, journals, files handed back) is kept of so many runs that are over, the newest.
+pub const EVIDENCE_RUNS: usize = 1000;
+/// And of none that ended longer ago than this.
+pub const EVIDENCE_AGE: Age = Age::from_days(30);

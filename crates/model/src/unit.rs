@@ -179,6 +179,54 @@ impl fmt::Display for Timeout {
     }
 }
 
+/// How long ago something was used last; zero is any age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Age(Duration);
+
+impl Age {
+    /// From days.
+    pub const fn from_days(days: u32) -> Self {
+        // A u32 of days is far from the end of a u64 of seconds.
+        Self(Duration::from_secs(days as u64 * 24 * 3600))
+    }
+
+    /// As a duration.
+    pub const fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+impl FromStr for Age {
+    type Err = UnitError;
+
+    /// Reads `0`, `90s`, `30m`, `12h`, `30d`, `4w`; a bare number is seconds.
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let (digits, unit) = split(text).ok_or_else(|| UnitError::Duration { text: shorten(text) })?;
+        let factor: u64 = match unit {
+            "" | "s" | "sec" => 1,
+            "m" | "min" => 60,
+            "h" => 3600,
+            "d" => 24 * 3600,
+            "w" => 7 * 24 * 3600,
+            _ => return Err(UnitError::Duration { text: shorten(text) }),
+        };
+        let seconds = number(digits).and_then(|number| number.checked_mul(factor));
+        let seconds = seconds.ok_or_else(|| UnitError::TooLarge { text: shorten(text) })?;
+        Ok(Self(Duration::from_secs(seconds)))
+    }
+}
+
+impl fmt::Display for Age {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        let units = [(24 * 3600, "d"), (3600, "h"), (60, "m")];
+        match units.iter().find(|(size, _)| seconds > 0 && seconds % size == 0) {
+            Some((size, unit)) => write!(out, "{}{unit}", seconds / size),
+            None => write!(out, "{seconds}s"),
+        }
+    }
+}
+
 /// How many virtual CPUs, 1 to [`VcpuCount::MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VcpuCount(u8);
@@ -290,5 +338,19 @@ mod tests {
             let (memory, step) = (Memory::from_bytes(bytes).unwrap(), Memory::from_bytes(step).unwrap());
             prop_assert!(memory.rounded_up_to(step) >= memory);
         }
+    }
+
+    #[test]
+    fn ages_are_read_and_written_and_may_be_zero() {
+        let read = |text: &str| text.parse::<Age>().unwrap().duration().as_secs();
+        assert_eq!(
+            (read("0"), read("90"), read("30m"), read("2d"), read("4w")),
+            (0, 90, 1800, 172_800, 2_419_200)
+        );
+        for text in ["30d", "12h", "90s", "0s"] {
+            assert_eq!(text.parse::<Age>().unwrap().to_string(), text);
+        }
+        assert!("soon".parse::<Age>().is_err() && "1y".parse::<Age>().is_err());
+        assert!("99999999999999999999d".parse::<Age>().is_err());
     }
 }

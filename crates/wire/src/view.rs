@@ -88,6 +88,9 @@ pub struct WorkloadView {
     pub runner_pid: Option<u32>,
     /// Where its evidence lies.
     pub evidence: String,
+    /// Whether the evidence has been pruned; asked only by `show`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub evidence_pruned: bool,
 }
 
 /// One thing `outlast doctor` looked at.
@@ -256,4 +259,36 @@ pub struct LogsView {
 pub struct RemovedView {
     /// The name or key of what was removed.
     pub removed: String,
+}
+
+/// One thing that a prune found to be of no more use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrunedView {
+    /// `template`, `image`, `kernel`, `vmm`, `initramfs`, `stamp`, `canary`, `lock` or `evidence`.
+    pub kind: String,
+    /// Its name: a key, a digest, an id or a path.
+    pub name: String,
+    /// Bytes it takes, or took, on disk.
+    pub bytes: u64,
+    /// Why it is of no more use.
+    pub why: String,
+    /// Whether it is gone.
+    pub removed: bool,
+    /// Who needs it after all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_because: Option<String>,
+    /// Why it could not be removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What `outlast prune`, `outlast image prune` and `outlast template prune` print with `--json`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PruneView {
+    /// Whether it was only looked.
+    pub dry_run: bool,
+    /// Bytes that were freed, or would have been.
+    pub bytes: u64,
+    /// What was found.
+    pub found: Vec<PrunedView>,
 }

@@ -23,6 +23,9 @@ Environment:
   OUTLAST_LIBRARY   where images and templates are kept (default: HOME/library)
   OUTLAST_LIBEXEC   where outlast-runner and outlast-agent are (default: beside outlast)
   OUTLAST_MIRROR    where packages of images come from
+  OUTLAST_KEEP_TEMPLATES  disk that templates may take (10G)
+  OUTLAST_KEEP_RUNS       runs that are over whose evidence is kept (1000)
+  OUTLAST_KEEP_FOR        how long evidence is kept (30d)
   OUTLAST_LOG       what is logged to standard error, for example debug
   NO_COLOR          no colours";
 
@@ -55,7 +58,9 @@ pub(crate) enum Command {
     /// Build, list, verify and remove images
     #[command(subcommand)]
     Image(ImageCommand),
-    /// List and remove templates
+    /// Remove what is of no more use: old templates, superseded images, evidence of old runs
+    Prune(PruneArgs),
+    /// List, remove and prune templates
     #[command(subcommand)]
     Template(TemplateCommand),
     /// Verify the audit log
@@ -133,6 +138,8 @@ pub(crate) enum ImageCommand {
     Rm(NamesArgs),
     /// Read every byte of images and compare it with their manifests (all images when none is named)
     Verify(VerifyArgs),
+    /// Remove superseded versions of images, and old boot files
+    Prune(AgeArgs),
     #[command(hide = true)]
     Import(LaterArgs),
     #[command(hide = true)]
@@ -158,6 +165,27 @@ pub(crate) enum TemplateCommand {
     Ls,
     /// Remove a template
     Rm(KeyArgs),
+    /// Remove templates that were not used for long, or that nobody can use
+    Prune(PruneArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    #[command(flatten)]
+    pub(crate) age: AgeArgs,
+    /// Templates may take so much disk; those unused for longest go first [default: 10G]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) keep_size: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgeArgs {
+    /// What was not used for so long goes: 12h, 30d [default: 30d]
+    #[arg(long, value_name = "AGE")]
+    pub(crate) older_than: Option<String>,
+    /// Only tell what would be removed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

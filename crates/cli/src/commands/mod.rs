@@ -5,12 +5,13 @@ mod doctor;
 mod image;
 mod logs;
 mod manual;
+mod prune;
 mod request;
 mod run;
 mod template;
 mod workload;
 
-use crate::args::{AuditCommand, Cli, Command, ImageCommand, TemplateCommand};
+use crate::args::{AuditCommand, Cli, Command, ImageCommand, PruneArgs, TemplateCommand};
 use crate::failure::Failure;
 use crate::settings::Settings;
 use outlast_control::{Site, require_root};
@@ -31,7 +32,9 @@ const DONE: u8 = outlast_wire::exit_code::other::DONE;
 /// Does what was typed; gives back the exit code.
 pub(crate) fn perform(cli: Cli, settings: &Settings) -> Result<u8, Failure> {
     let form = if cli.json { Form::Json } else { Form::Text };
-    let site = Site::new(settings.places.clone(), settings.programs.clone()).with_hold(settings.hold);
+    let site = Site::new(settings.places.clone(), settings.programs.clone())
+        .with_hold(settings.hold)
+        .with_bounds(settings.bounds);
     if let Some(operation) = needs_root(&cli.command) {
         require_root(operation).map_err(outlast_control::Error::from)?;
     }
@@ -50,6 +53,13 @@ pub(crate) fn perform(cli: Cli, settings: &Settings) -> Result<u8, Failure> {
         Command::Image(ImageCommand::Add(_)) => Err(later("image add")),
         Command::Template(TemplateCommand::Ls) => template::ls(&site, form),
         Command::Template(TemplateCommand::Rm(args)) => template::rm(&site, &args.key, form),
+        Command::Template(TemplateCommand::Prune(args)) => {
+            prune::prune(&site, prune::What::Templates, &args, form)
+        }
+        Command::Image(ImageCommand::Prune(age)) => {
+            prune::prune(&site, prune::What::Images, &PruneArgs { age, keep_size: None }, form)
+        }
+        Command::Prune(args) => prune::prune(&site, prune::What::Everything, &args, form),
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(&site, &args, form),
         Command::Events(args) => audit::events(&site, &args, form),
         Command::Completions(args) => manual::completions(args.shell),
@@ -68,7 +78,10 @@ fn needs_root(command: &Command) -> Option<&'static str> {
         Command::Run(_) => Some("running a workload"),
         Command::Ps(_) | Command::Show(_) | Command::Logs(_) => Some("looking at workloads"),
         Command::Kill(_) => Some("killing a workload"),
-        Command::Image(ImageCommand::Build(_) | ImageCommand::Rm(_)) => Some("changing images"),
+        Command::Prune(_) => Some("pruning"),
+        Command::Image(ImageCommand::Build(_) | ImageCommand::Rm(_) | ImageCommand::Prune(_)) => {
+            Some("changing images")
+        }
         Command::Image(ImageCommand::Ls | ImageCommand::Verify(_)) => Some("looking at images"),
         Command::Template(_) => Some("looking at templates"),
         Command::Audit(_) | Command::Events(_) => Some("reading the audit log"),
@@ -87,7 +100,7 @@ fn needs_root(command: &Command) -> Option<&'static str> {
 fn later(name: &str) -> Failure {
     let message = format!(
         "'outlast {name}' is not available in this version (available: run, ps, show, logs, kill, doctor, \
-         image build|ls|rm|verify, template, audit, events)"
+         image build|ls|rm|verify|prune, template, prune, audit, events)"
     );
     Failure::new(FailureKind::BadInput, message).hint("outlast --help")
 }

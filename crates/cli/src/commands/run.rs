@@ -20,7 +20,7 @@ pub(super) fn run(site: &Site, args: RunArgs, form: Form) -> Result<u8, Failure>
         warn("OUTLAST_HOLD is ignored: this home is not marked for proofs");
     }
     let mut notices = Notices::default();
-    let accepted = outlast_control::run(site, request, &mut |notice| notices.show(notice))?;
+    let mut accepted = outlast_control::run(site, request, &mut |notice| notices.show(notice))?;
     if accepted.existing {
         note(&format!("workload {} was accepted with this key before", accepted.id));
     }
@@ -29,6 +29,7 @@ pub(super) fn run(site: &Site, args: RunArgs, form: Form) -> Result<u8, Failure>
     }
     let warned = !notices.warnings.is_empty();
     drop(notices);
+    let _kept = accepted.keep_evidence();
     follow(site, accepted, (form, warned), output_dir.as_deref())
 }
 

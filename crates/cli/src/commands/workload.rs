@@ -119,7 +119,8 @@ fn sheet(view: &WorkloadView, now: u64) -> String {
         line("runner", format!("pid {pid}"));
     }
     line("incarnation", view.incarnation.clone());
-    line("evidence", view.evidence.clone());
+    let pruned = if view.evidence_pruned { "pruned (was in " } else { "" };
+    line("evidence", format!("{pruned}{}{}", view.evidence, if view.evidence_pruned { ")" } else { "" }));
     sheet
 }
 

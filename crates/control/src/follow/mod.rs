@@ -16,6 +16,7 @@ pub use backlog::{pass_on, takes_more};
 pub(crate) use tail::Tail;
 
 use crate::error::Error;
+use crate::evidence;
 use crate::launch::Lease;
 use crate::reconcile::{self, Doom, Standing};
 use crate::site::Site;
@@ -147,8 +148,18 @@ pub(crate) fn follow(
     sink: &mut dyn Sink,
     interrupts: Option<&Interrupts>,
 ) -> Result<Finished, Error> {
-    let row = as_written(site, workload)?.workload;
-    let tail = Tail::of(&site.places().evidence(row.incarnation))?;
+    let Known { workload: row, incarnation } = as_written(site, workload)?;
+    let evidence = site.places().evidence(row.incarnation);
+    if let (WorkloadState::Over(outcome), true) = (&row.state, evidence::is_pruned(&evidence, &incarnation)) {
+        // Its output is gone; how it ended is not.
+        return Ok(Finished {
+            workload,
+            outcome: outcome.clone(),
+            truncated_bytes: incarnation.output_log_bytes,
+            fell_back: incarnation.fell_back,
+        });
+    }
+    let tail = Tail::of(&evidence)?;
     Follower::new(site, (workload, row.incarnation), end, tail, interrupts).follow(sink)
 }
 

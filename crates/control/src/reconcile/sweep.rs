@@ -3,6 +3,7 @@
 //! The list is short and closed, because the kernel takes everything else. Every name derives from the store's
 //! and the incarnation's id; nothing of another store is ever touched, and nothing of a living incarnation.
 
+use crate::clock;
 use crate::incarnation::take_over;
 use crate::site::Site;
 use outlast_machine::cgroup::{self, Hierarchy, IncarnationCgroup};
@@ -118,12 +119,19 @@ pub(crate) fn remove(site: &Site, store: StoreId, leftover: &Leftover) -> io::Re
     }
 }
 
-/// Removes evidence directories whose makers died before they wrote a row: nothing but input lies in those. What
-/// holds more was evidence of something once, and is `doctor`'s to tell.
+/// Older ones were looked at by many before, and are `doctor`'s to tell: what lies there is mostly evidence of what
+/// is over, and looking at all of it would make every command slower with every run.
+const PREPARED_LATELY: Duration = Duration::from_secs(3600);
+
+/// Removes evidence directories whose makers died lately before they wrote a row: nothing but input lies in those.
+/// What holds more was evidence of something once, and is `doctor`'s to tell.
 pub(super) fn interrupted_preparations(site: &Site, store: &Store) -> Result<(), StoreError> {
     let Ok(entries) = std::fs::read_dir(site.places().incarnations()) else { return Ok(()) };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    for id in names.filter_map(|name| name.parse::<IncarnationId>().ok()) {
+    let now_ms = u128::from(clock::unix_ns() / 1_000_000);
+    let is_late =
+        |id: &IncarnationId| now_ms.saturating_sub(id.unix_ms().into()) < PREPARED_LATELY.as_millis();
+    for id in names.filter_map(|name| name.parse::<IncarnationId>().ok()).filter(is_late) {
         let evidence = site.places().evidence(id);
         // The log, which every launched runner has, is asked first: it makes this cheap for what is over.
         if evidence.runner_log().exists() || !holds_only_input(&evidence) {

@@ -1,6 +1,7 @@
 //! Gets a template ready for a run, or says why the run boots cold.
 
 use super::key::key_of;
+use super::prune::{make_room, stay_below};
 use super::shelf::{Condition, Shelf, scratch};
 use super::{TemplateError, is_ready, new_suffix, set_aside_because, shorten, sweep_scratch};
 use crate::clock;
@@ -11,6 +12,7 @@ use crate::notice::{Notice, Notify};
 use crate::reconcile::journal_of;
 use crate::site::Site;
 use outlast_machine::host;
+use outlast_machine::image::Lease;
 use outlast_machine::image::recipe::{GUEST_GID, GUEST_UID, GUEST_WORK};
 use outlast_model::limit::{DISK_RESERVE, GUEST_PIDS};
 use outlast_model::{DeathCause, timeout};
@@ -34,8 +36,8 @@ const _: () = assert!(WARM_UP.as_secs() + timeout::BOOT.as_secs() <= timeout::TE
 /// How a run may start.
 #[derive(Debug)]
 pub(crate) enum Readiness {
-    /// From this template.
-    Clone(Start),
+    /// From this template, which stays while somebody holds the lease.
+    Clone(Start, Lease),
     /// Cold, and why that is not what was wanted, if it is not.
     Cold(Option<String>),
 }
@@ -53,9 +55,11 @@ pub(crate) fn ready(
     let ingredients = ground.ingredients(machine)?;
     let key = key_of(&ingredients);
     let shelf = Shelf::at(&site.places().library());
-    match shelf.check(&key) {
-        Condition::Ready => Ok(clone_of(&shelf, key)),
-        condition => match under_lock(site, ground, (machine, ingredients), &shelf, condition, notify) {
+    // Order matters: what is checked is what was leased, and what is cloned.
+    let lease = shelf.lease(&key);
+    match (shelf.check(&key), lease) {
+        (Condition::Ready, Some(lease)) => Ok(clone_of(&shelf, key, lease)),
+        (condition, _) => match under_lock(site, ground, (machine, ingredients), &shelf, condition, notify) {
             Ok(readiness) => Ok(readiness),
             Err(error) => {
                 notify(Notice::Done);
@@ -65,8 +69,8 @@ pub(crate) fn ready(
     }
 }
 
-fn clone_of(shelf: &Shelf, key: String) -> Readiness {
-    Readiness::Clone(Start::Clone { template: shelf.path(&key), key })
+fn clone_of(shelf: &Shelf, key: String, lease: Lease) -> Readiness {
+    Readiness::Clone(Start::Clone { template: shelf.path(&key), key }, lease)
 }
 
 fn under_lock(
@@ -85,8 +89,9 @@ fn under_lock(
             "another process makes its template and does not come to an end".to_owned(),
         )));
     };
+    let lease = shelf.lease(&key);
     match (shelf.check(&key), seen) {
-        (condition, _) if is_ready(&condition) => return Ok(clone_of(shelf, key)),
+        (condition, _) if is_ready(&condition) => return leased(shelf, key, lease),
         (Condition::Damaged(reason), _) => {
             shelf.set_aside(&key, &new_suffix()?)?;
             // Made anew by the next run: this one is slow enough already.
@@ -107,7 +112,16 @@ fn under_lock(
     if let Err(error) = shelf.remove_set_aside(&key) {
         tracing::warn!(%error, "a template that was set aside stays");
     }
-    Ok(clone_of(shelf, key))
+    // Order matters: leased while its lock is held, so that nobody evicts it before it was ever cloned.
+    let readiness = leased(shelf, key.clone(), shelf.lease(&key))?;
+    stay_below(shelf, site.bounds().templates_bytes, &key);
+    Ok(readiness)
+}
+
+/// Under the lock of its key nobody removes it, so there is a lease to be had.
+fn leased(shelf: &Shelf, key: String, lease: Option<Lease>) -> Result<Readiness, Error> {
+    let lease = lease.ok_or_else(|| TemplateError::Busy { key: key.clone() })?;
+    Ok(clone_of(shelf, key, lease))
 }
 
 fn take_lock(
@@ -134,6 +148,7 @@ fn make(
     (machine, ingredients): (&Machine, TemplateIngredients),
     shelf: &Shelf,
 ) -> Result<(), Error> {
+    make_room(shelf, machine.memory.saturating_add(DISK_RESERVE));
     check_space(shelf.root(), machine.memory)?;
     let id = incarnation::new_id()?;
     let directory = scratch(&site.places().library(), id);

@@ -8,14 +8,17 @@
 //!   LIBRARY/templates/.lock-KEY          held by whoever makes KEY, sets it aside or removes it
 //! ```
 //!
-//! A run takes no lock when its template is there: a clone whose template is removed under it keeps its open
-//! files, or falls back to a cold boot when it comes too late to open them.
+//! A run takes a lease on its template (a shared lock on its directory, which its runner inherits) and waits for
+//! nobody when it is there. What has a lease is not pruned or evicted. Removed by name it is: a clone keeps its
+//! open files.
 
 mod key;
 mod make;
+mod prune;
 mod shelf;
 
 pub(crate) use make::{Readiness, ready};
+pub(crate) use prune::{Bounds, prune};
 pub(crate) use shelf::scratch;
 
 use crate::error::Error;
@@ -51,6 +54,9 @@ pub enum TemplateError {
     /// A file could not be hashed.
     #[error("cannot hash a template's file")]
     Hash(#[source] LibraryError),
+    /// It cannot be told whether somebody uses it.
+    #[error("cannot tell whether a template is in use")]
+    Lease(#[source] LibraryError),
     /// The incarnation that was to make it failed.
     #[error("incarnation {incarnation}, which was to make it, ended as {cause}: {evidence}")]
     MakerFailed {
@@ -101,7 +107,9 @@ impl TemplateError {
             Self::Ambiguous { .. } => FailureKind::BadInput,
             Self::Busy { .. } => FailureKind::Conflict,
             Self::TooLittleSpace { .. } => FailureKind::Host,
-            Self::Io { .. } | Self::Hash(_) | Self::MakerFailed { .. } => FailureKind::Failed,
+            Self::Io { .. } | Self::Hash(_) | Self::Lease(_) | Self::MakerFailed { .. } => {
+                FailureKind::Failed
+            }
         }
     }
 
@@ -111,9 +119,9 @@ impl TemplateError {
             Self::NotFound { .. } | Self::Ambiguous { .. } => Some("outlast template ls".to_owned()),
             Self::Busy { .. } => Some("outlast ps".to_owned()),
             Self::TooLittleSpace { .. } => {
-                Some("outlast template ls, then outlast template rm KEY".to_owned())
+                Some("outlast prune, or outlast template ls and outlast template rm KEY".to_owned())
             }
-            Self::Io { .. } | Self::Hash(_) | Self::MakerFailed { .. } => None,
+            Self::Io { .. } | Self::Hash(_) | Self::Lease(_) | Self::MakerFailed { .. } => None,
         }
     }
 }

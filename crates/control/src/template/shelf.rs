@@ -2,8 +2,9 @@
 
 use super::TemplateError;
 use super::key::key_of;
+use crate::lock::Lock;
 use crate::site::private_directory;
-use outlast_machine::image::stamp;
+use outlast_machine::image::{Lease, Solitude, stamp};
 use outlast_model::IncarnationId;
 use outlast_wire::paths::Library;
 use outlast_wire::template::TemplateManifest;
@@ -11,6 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 const MANIFEST: &str = "manifest.json";
 const MEMORY: &str = "memory";
@@ -40,6 +42,18 @@ pub(super) enum Condition {
     /// There is one, and it is not what it should be.
     Damaged(String),
 }
+
+/// What an attempt to remove a template that nobody should need came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Eviction {
+    /// It is gone.
+    Gone,
+    /// Somebody clones it, or makes or changes it at this moment.
+    InUse,
+}
+
+/// A use is written down when the last one that was is older than this.
+const USE_NOTED: Duration = Duration::from_secs(60);
 
 /// Where an incarnation makes a template.
 pub(crate) fn scratch(library: &Library, id: IncarnationId) -> PathBuf {
@@ -136,6 +150,58 @@ impl Shelf {
         Ok(())
     }
 
+    /// Keeps a template from being removed by anybody but who names it; `None` when there is none to keep. Its use
+    /// is noted as its directory's modification time, which nothing else changes once it is published.
+    pub(super) fn lease(&self, key: &str) -> Option<Lease> {
+        let lease = Lease::on(&self.path(key)).ok().flatten()?;
+        let now = SystemTime::now();
+        let noted = lease.directory().metadata().and_then(|metadata| metadata.modified());
+        if noted.is_ok_and(|noted| now.duration_since(noted).is_ok_and(|age| age > USE_NOTED)) {
+            // In a library of somebody else's it cannot be noted; its owner's uses count there.
+            let _ = lease.directory().set_modified(now);
+        }
+        Some(lease)
+    }
+
+    /// How long ago it was used last, or made.
+    pub(super) fn unused_for(&self, key: &str) -> Duration {
+        let modified = self.path(key).metadata().and_then(|metadata| metadata.modified());
+        modified.ok().and_then(|time| time.elapsed().ok()).unwrap_or_default()
+    }
+
+    /// Whether somebody clones it, or makes or changes it at this moment.
+    pub(super) fn is_in_use(&self, key: &str) -> bool {
+        let alone = Solitude::of(&self.path(key));
+        Lock::is_held(&self.lock_path(key)) || !matches!(alone, Ok(Some(_)))
+    }
+
+    /// Removes a template, unless it is in use.
+    pub(super) fn evict(&self, key: &str) -> Result<Eviction, TemplateError> {
+        let path = self.lock_path(key);
+        let taken = Lock::try_take(&path);
+        let taken =
+            taken.map_err(|source| TemplateError::Io { operation: "lock", path: path.clone(), source })?;
+        let Some(lock) = taken else { return Ok(Eviction::InUse) };
+        let alone = Solitude::of(&self.path(key)).map_err(TemplateError::Lease)?;
+        if alone.is_none() && self.path(key).exists() {
+            return Ok(Eviction::InUse);
+        }
+        self.remove(key)?;
+        lock.retire(&path);
+        Ok(Eviction::Gone)
+    }
+
+    /// The keys of locks beside which there is nothing to lock.
+    pub(super) fn lonely_locks(&self) -> Result<Vec<String>, TemplateError> {
+        let names = self.names()?;
+        let is_there = |key: &str| {
+            let aside = format!("{SET_ASIDE}{key}-");
+            names.iter().any(|name| name == key || name.starts_with(&aside))
+        };
+        let keys = names.iter().filter_map(|name| name.strip_prefix(LOCK)).filter(|key| !is_there(key));
+        Ok(keys.map(str::to_owned).collect())
+    }
+
     /// Takes a template out of use, to be looked at until it is made again; one that was set aside before goes.
     pub(super) fn set_aside(&self, key: &str, suffix: &str) -> Result<(), TemplateError> {
         self.remove_set_aside(key)?;
@@ -153,6 +219,9 @@ impl Shelf {
             return Ok(());
         }
         let renamed = fs::rename(&path, &aside).and_then(|()| fs::remove_dir_all(&aside));
+        for name in [MEMORY, STATE] {
+            stamp::forget(&self.library, &path.join(name));
+        }
         renamed.map_err(|source| TemplateError::Io { operation: "remove", path, source })
     }
 
@@ -292,6 +361,45 @@ mod tests {
             assert_eq!(mode & 0o777, 0o444, "{name}");
         }
         assert_eq!(shelf.read(&key).unwrap().state_bytes, 5);
+    }
+
+    #[test]
+    fn one_with_a_lease_is_not_evicted_and_a_lease_is_not_had_of_one_that_goes() {
+        let (_top, shelf, key) = shelf();
+        assert!(shelf.lease(&key).is_none() && shelf.evict(&key).unwrap() == Eviction::Gone);
+        put(&shelf, &key);
+        let lease = shelf.lease(&key).unwrap();
+        assert!(shelf.is_in_use(&key));
+        assert_eq!(shelf.evict(&key).unwrap(), Eviction::InUse);
+        drop(lease);
+        assert!(!shelf.is_in_use(&key));
+        assert_eq!(shelf.evict(&key).unwrap(), Eviction::Gone);
+        assert!(shelf.names().unwrap().is_empty(), "its lock went with it");
+    }
+
+    #[test]
+    fn a_use_is_noted_and_nothing_of_the_template_changes() {
+        let (_top, shelf, key) = shelf();
+        put(&shelf, &key);
+        let long_ago = SystemTime::now() - Duration::from_secs(7200);
+        File::open(shelf.path(&key)).unwrap().set_modified(long_ago).unwrap();
+        assert!(shelf.unused_for(&key) >= Duration::from_secs(7199));
+        let changed = || shelf.path(&key).join(MEMORY).metadata().unwrap().ctime_nsec();
+        let before = changed();
+        drop(shelf.lease(&key).unwrap());
+        assert!(shelf.unused_for(&key) < Duration::from_secs(3600));
+        assert_eq!(changed(), before);
+        assert_eq!(shelf.check(&key), Condition::Ready);
+    }
+
+    #[test]
+    fn locks_without_a_template_are_told() {
+        let (_top, shelf, key) = shelf();
+        put(&shelf, &key);
+        for key in [&key, &"0".repeat(64)] {
+            drop(Lock::try_take(&shelf.lock_path(key)).unwrap());
+        }
+        assert_eq!(shelf.lonely_locks().unwrap(), ["0".repeat(64)]);
     }
 
     #[test]

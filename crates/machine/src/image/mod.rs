@@ -8,6 +8,7 @@
 //!
 //!   library:  list, open (a lease), check (stamps), verify (every byte), remove
 //!   bootable: an image and the kernel it boots
+//!   leftover: what collects beside what has a name
 //!   boot:     modules, where there are some, + agent = the initramfs of a boot
 //! ```
 //!
@@ -22,6 +23,7 @@ pub mod digest;
 pub mod elf;
 pub mod error;
 pub mod lean;
+pub mod leftover;
 pub mod library;
 pub mod manifest;
 pub mod modules;
@@ -48,5 +50,5 @@ pub use library::{Image, Listed, list, open, remove, sweep, verify};
 pub use manifest::{Manifest, MemoryNeeds, PartKind, Runtime};
 pub use progress::{Phase, Progress};
 pub use recipe::Recipe;
-pub use shelf::Lease;
+pub use shelf::{Lease, Solitude};
 pub use source::Mirror;

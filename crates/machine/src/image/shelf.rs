@@ -31,6 +31,8 @@ use std::time::Duration;
 const BUILD_WAIT: Duration = super::program::TOTAL_LIMIT;
 /// Publishing and removing take moments, on a slow disk a minute.
 const PUBLISH_WAIT: Duration = Duration::from_secs(300);
+/// A directory is removed, or looked at, by somebody who holds it alone, for moments.
+const LEASE_WAIT: Duration = Duration::from_secs(10);
 /// A name is looked up this often while it is being replaced under us.
 const LOOKUPS: usize = 16;
 
@@ -65,9 +67,45 @@ impl BuildLock {
 pub struct Lease(Arc<File>);
 
 impl Lease {
+    /// A lease on a directory that is published and removed by rename; `None` when there is none, or it was being
+    /// removed at this moment.
+    ///
+    /// # Errors
+    /// The directory cannot be opened or locked for another reason; somebody holds it alone for long.
+    pub fn on(path: &Path) -> Result<Option<Self>, LibraryError> {
+        let directory = match open_directory(path) {
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            opened => opened.map_err(LibraryError::sys("open", path))?,
+        };
+        // Who holds it alone is removing it, or looking whether somebody uses it, and is done in moments.
+        let directory = lock(directory, Hold::Shared, path, LEASE_WAIT)?;
+        Ok(is_still_at(&directory, path).then(|| Self(Arc::new(directory))))
+    }
+
     /// The directory, open for reading; the lock goes with this file description.
     pub fn directory(&self) -> &File {
         &self.0
+    }
+}
+
+/// The right to remove a directory: nobody has a lease on it, and nobody gets one while this lives.
+#[derive(Debug)]
+pub struct Solitude {
+    _directory: File,
+}
+
+impl Solitude {
+    /// Makes sure that nobody uses the directory; `None` when somebody does, or it is not there.
+    ///
+    /// # Errors
+    /// As [`Lease::on`].
+    pub fn of(path: &Path) -> Result<Option<Self>, LibraryError> {
+        let directory = match open_directory(path) {
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            opened => opened.map_err(LibraryError::sys("open", path))?,
+        };
+        let alone = try_lock(&directory, Hold::Exclusive).map_err(LibraryError::sys("lock", path))?;
+        Ok((alone && is_still_at(&directory, path)).then_some(Self { _directory: directory }))
     }
 }
 
@@ -222,20 +260,32 @@ impl Shelf {
         self.drop_unnamed()
     }
 
+    /// What is stored and no name leads to, leased or not.
+    pub(crate) fn unnamed(&self) -> Result<Vec<PathBuf>, LibraryError> {
+        let store = self.store();
+        let entries = match fs::read_dir(&store) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(LibraryError::io("list", &store))?,
+        };
+        let mut unnamed = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(LibraryError::io("list", &store))?.path();
+            if self.names_of(&path)?.is_empty() {
+                unnamed.push(path);
+            }
+        }
+        Ok(unnamed)
+    }
+
     /// What is stored and has no name goes, unless it is leased.
     fn drop_unnamed(&self) -> Result<(), LibraryError> {
-        let store = self.store();
-        let entries = fs::read_dir(&store).map_err(LibraryError::io("list", &store))?;
-        for entry in entries {
-            let entry = entry.map_err(LibraryError::io("list", &store))?;
-            let path = entry.path();
-            if !self.names_of(&path)?.is_empty() {
-                continue;
-            }
+        for path in self.unnamed()? {
             let Ok(directory) = open_directory(&path) else { continue };
             if try_lock(&directory, Hold::Exclusive).map_err(LibraryError::sys("lock", &path))? {
                 // The lock is held until the tree is gone: who waits for a lease then sees that it lost.
-                let leaving = self.root.join(format!(".removing-{}", entry.file_name().to_string_lossy()));
+                let leaving = self
+                    .root
+                    .join(format!(".removing-{}", path.file_name().unwrap_or_default().to_string_lossy()));
                 tree::remove(&leaving)?;
                 fs::rename(&path, &leaving).map_err(LibraryError::io("remove", &path))?;
                 tree::remove(&leaving)?;

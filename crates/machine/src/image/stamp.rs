@@ -58,6 +58,11 @@ pub fn rehash(library: &Library, path: &Path) -> Result<Digest, LibraryError> {
     digest_of(library, path)
 }
 
+/// Forgets what was known of a file that is gone. Not being able to costs a small file and nothing else.
+pub fn forget(library: &Library, path: &Path) {
+    let _ = tree::remove(&stamp_path(library, path));
+}
+
 /// The digest of a whole tree: from its stamp when nothing in it moved since, else by `hash`.
 ///
 /// The stamp's name is derived from the facts of every path, so one that is found is one that holds.
@@ -177,7 +182,7 @@ fn is_settled(stamp: &Stamp) -> bool {
 }
 
 /// Which boot of the host this is.
-fn boot_id() -> Result<String, LibraryError> {
+pub(crate) fn boot_id() -> Result<String, LibraryError> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     let text = std::fs::read_to_string(path).map_err(LibraryError::io("read", path))?;
     Ok(text.trim().to_owned())
