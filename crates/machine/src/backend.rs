@@ -11,7 +11,7 @@
 //! what an event means for an outcome: events go up, the runner's loop decides.
 
 use crate::cgroup::{CgroupError, VmmCgroup};
-use crate::jail::JailError;
+use crate::jail::{Identity, JailError};
 use crate::process::{Process, ProcessError};
 use outlast_wire::intent::Machine;
 use outlast_wire::paths::{Evidence, RunDirectory};
@@ -38,6 +38,8 @@ pub struct LaunchPlan {
     pub evidence: Evidence,
     /// The control group the VMM is put into before any vCPU runs.
     pub vmm_cgroup: VmmCgroup,
+    /// The user ids the VMM may have; without any it is whoever the runner is.
+    pub identity: Option<Identity>,
     /// The program with the `jail` subcommand: the runner's own executable.
     pub jail_program: PathBuf,
 }

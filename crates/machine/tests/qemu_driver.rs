@@ -49,6 +49,7 @@ fn plan(scenario: &str) -> (LaunchPlan, TempDir) {
         run_directory: RunDirectory::at(place("run")),
         evidence: Evidence::at(place("evidence")),
         vmm_cgroup: VmmCgroup::none(),
+        identity: None,
         jail_program: env!("CARGO_BIN_EXE_outlast-fake-vmm").into(),
     };
     (plan, directory)

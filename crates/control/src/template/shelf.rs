@@ -10,7 +10,7 @@ use outlast_wire::paths::Library;
 use outlast_wire::template::TemplateManifest;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -125,6 +125,9 @@ impl Shelf {
         };
         for name in [MEMORY, STATE] {
             let path = scratch.join(name);
+            // The memory belonged to the VMM that made it, whose user id another may have later.
+            let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+            chown(&path, Some(uid), Some(gid)).map_err(failed("take back", &path))?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o444))
                 .map_err(failed("protect", &path))?;
             let file = File::open(&path).map_err(failed("open", &path))?;

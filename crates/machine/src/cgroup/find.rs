@@ -10,9 +10,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 /// The controllers in use, in the order in which groups are made. Each costs a directory and a move per start
-/// on v1, so only what is read or set is in here: `memory` tells a VMM killed for want of memory, and with
-/// `pids` takes the limits of a VMM; `cpu` comes with its limits.
-const CONTROLLERS: &[&str] = &["memory", "pids"];
+/// on v1, so only what is read or set is in here: `memory` tells a VMM killed for want of memory, and all three
+/// take the limits of a VMM.
+const CONTROLLERS: &[&str] = &["memory", "pids", "cpu"];
 
 /// The control group hierarchies that are used on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -251,7 +251,7 @@ mod tests {
         let top = host.path().join("sys/fs/cgroup");
         for directory in [top.clone(), top.join("outlast"), top.join("outlast/store")] {
             std::fs::write(directory.join("cgroup.controllers"), "cpu memory pids\n").unwrap();
-            std::fs::write(directory.join("cgroup.subtree_control"), "memory\n").unwrap();
+            std::fs::write(directory.join("cgroup.subtree_control"), "cpu memory\n").unwrap();
         }
         let found = Hierarchy::detect_in(V2, "0::/\n", host.path()).unwrap();
         found.delegate(&top, &["outlast", "store"]).unwrap();

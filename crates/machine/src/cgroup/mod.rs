@@ -10,11 +10,14 @@
 //! host). For the same reason moves are made beside the path that somebody waits on: the launcher adopts a
 //! runner that is already working, and a VMM is added while it starts, before any of its vCPUs runs.
 //!
-//! Not responsible for killing (a PID namespace does that) nor for what the limits are.
+//! Limits stand before a VMM is put in. Not responsible for killing (a PID namespace does that) nor for what the
+//! limits are.
 
 mod find;
+mod limits;
 
 pub use find::Hierarchy;
+pub use limits::{Limited, Limits};
 
 use outlast_model::{IncarnationId, StoreId};
 use rustix::io::Errno;
@@ -57,6 +60,17 @@ pub enum CgroupError {
         pid: u32,
         /// The group's list of processes.
         path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A limit could not be set.
+    #[error("cannot set {path} to {value}")]
+    Limit {
+        /// The limit's file.
+        path: PathBuf,
+        /// The value.
+        value: String,
         /// Why.
         #[source]
         source: io::Error,
@@ -130,6 +144,7 @@ impl IncarnationCgroup {
         let group = Self::named(hierarchy, store, incarnation);
         for root in hierarchy.roots() {
             make(&root.join(OURS).join(RUNNERS))?;
+            limits::weigh_all(&root.join(OURS));
             make(&group.directory(root))?;
             // Order matters: the store's directory is not empty now, so nobody removes it under our hands.
             hierarchy.delegate(root, &[OURS, &store.to_string()])?;

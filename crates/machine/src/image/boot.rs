@@ -24,6 +24,7 @@ use super::{stamp, tree};
 use outlast_wire::image::BootRecord;
 use outlast_wire::paths::Library;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -44,6 +45,9 @@ const KEPT: usize = 8;
 const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 /// A use is written down when the last one that was is older than this.
 const USE_NOTED: Duration = Duration::from_secs(3600);
+
+/// A VMM is another user than whoever assembles, and reads.
+const READABLE: u32 = 0o444;
 
 /// Directories that the agent mounts on before it has a root file system.
 const DIRECTORIES: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
@@ -76,8 +80,8 @@ pub fn initramfs(library: &Library, bootable: &Bootable, agent: &Path) -> Result
     let json = tree::to_json(&record);
     tree::make_private_directory(&library.boot())?;
     // Order matters: the record is there before the file it vouches for.
-    tree::replace(&record_of(&path), &json, true)?;
-    tree::replace(&path, &bytes, true)?;
+    tree::replace(&record_of(&path), &json, 0o600, true)?;
+    tree::replace(&path, &bytes, READABLE, true)?;
     if let Err(error) = prune(library, SystemTime::now()) {
         tracing::debug!(%error, "old initramfs files were not removed; the next one that is assembled tries again");
     }
@@ -126,6 +130,10 @@ fn existing(library: &Library, path: &Path) -> Option<Digest> {
     // Order matters: the use is noted before the file is looked at, so that nobody finds it old meanwhile.
     if let Err(error) = note_use(&record_of(path), SystemTime::now()) {
         tracing::debug!(%error, "the use of an initramfs was not noted; it may be removed and assembled again");
+    }
+    // One of an older outlast is for its owner only.
+    if fs::metadata(path).ok()?.permissions().mode() & READABLE != READABLE {
+        return None;
     }
     let digest = stamp::digest_of(library, path).ok()?;
     (digest.to_string() == record.sha256).then_some(digest)
@@ -219,9 +227,23 @@ mod tests {
         let agent = root.path().join("agent");
         fs::write(&agent, elf_with(&[], &[])).unwrap();
         let first = initramfs(&library, &image, &agent).unwrap();
+        fs::set_permissions(&first.path, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&first.path, b"rubbish").unwrap();
         assert_eq!(initramfs(&library, &image, &agent).unwrap(), first);
         assert_eq!(Digest::of_file(&first.path).unwrap(), first.digest);
+    }
+
+    #[test]
+    fn a_vmm_of_another_user_can_read_it_and_one_it_could_not_read_is_made_again() {
+        let (root, library) = library_with("python", [b"k", b"mods", b"r"]);
+        let image = bootable(&library);
+        let agent = root.path().join("agent");
+        fs::write(&agent, elf_with(&[], &[])).unwrap();
+        for _ in 0..2 {
+            let made = initramfs(&library, &image, &agent).unwrap();
+            assert_eq!(made.path.metadata().unwrap().permissions().mode() & 0o777, 0o444);
+            fs::set_permissions(&made.path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
     }
 
     #[test]

@@ -200,7 +200,7 @@ fn read(place: &Path) -> Option<Stamp> {
 fn write(library: &Library, place: &Path, stamp: &Stamp) -> Result<(), LibraryError> {
     tree::make_private_directory(&library.verified())?;
     let text = tree::to_json(stamp);
-    tree::replace(place, &text, false)
+    tree::replace(place, &text, 0o600, false)
 }
 
 #[cfg(test)]

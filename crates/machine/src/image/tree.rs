@@ -82,14 +82,14 @@ pub(crate) fn to_json(record: &impl serde::Serialize) -> Vec<u8> {
 
 /// Replaces a file in one step: readers see the old or the new content, never a part. `synced` also makes it
 /// outlast a power cut; without it a crash may leave either content, or an empty file.
-pub(crate) fn replace(path: &Path, content: &[u8], synced: bool) -> Result<(), LibraryError> {
+pub(crate) fn replace(path: &Path, content: &[u8], mode: u32, synced: bool) -> Result<(), LibraryError> {
     // Two writers must not share a scratch file. Process ids would not tell them apart: writers live in PID
     // namespaces of their own and share a library.
     let mut random = [0; 8];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
         .map_err(LibraryError::sys("name a scratch file beside", path))?;
     let scratch = path.with_extension(format!("new-{:016x}", u64::from_le_bytes(random)));
-    write_new(&scratch, content, 0o600)?;
+    write_new(&scratch, content, mode)?;
     if synced {
         sync(&scratch)?;
     }
@@ -136,7 +136,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("record.json");
         for content in ["one", "two"] {
-            replace(&path, content.as_bytes(), true).unwrap();
+            replace(&path, content.as_bytes(), 0o600, true).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "no scratch file is left");

@@ -33,7 +33,7 @@ const ROOT_DISK: &str = "virtio-blk-pci,id=root,bus=pcie.0,addr=0x4,drive=rootfs
 /// Translated guest code that emulation keeps, in MiB; only what a guest makes of it is used. Three Node hellos
 /// make 121 MiB, and with less room for it each takes twice as long. QEMU's own default is an eighth of the
 /// host's memory.
-const TRANSLATIONS_MIB: u32 = 256;
+pub(super) const TRANSLATIONS_MIB: u32 = 256;
 
 /// QEMU may not make processes, gain rights or change its resources; its own filter says so, under ours.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";

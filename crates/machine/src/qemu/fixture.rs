@@ -29,6 +29,7 @@ pub(super) fn plan() -> LaunchPlan {
         run_directory: RunDirectory::at("/run/outlast/01jd00000000000000000000aa".into()),
         evidence: Evidence::at("/var/lib/outlast/incarnations/01jd00000000000000000000aa".into()),
         vmm_cgroup: VmmCgroup::none(),
+        identity: None,
         jail_program: "/proc/self/exe".into(),
     }
 }

@@ -5,6 +5,7 @@
 //! whoever owns the run directory.
 
 use super::arguments::{self, Channels};
+use super::limits;
 use super::monitor::{Monitor, REQUESTS};
 use super::watch::{EVENTS, Watch, keep_log};
 use super::{Qemu, Restoring};
@@ -216,6 +217,8 @@ fn spawn(plan: &LaunchPlan, theirs: Vec<OwnedFd>, numbers: &Channels) -> Result<
         descriptors,
         program: plan.machine.vmm_binary.clone(),
         arguments: arguments::arguments(plan, numbers)?,
+        identity: plan.identity,
+        limits: limits::of_process(plan),
     };
     let mut command = jail::command(&plan.jail_program, &spec, theirs).map_err(LaunchError::Jail)?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -234,8 +237,14 @@ fn identify(child: &Child) -> Result<Process, LaunchError> {
 }
 
 fn confine(plan: &LaunchPlan, pid: u32) -> Option<JoinHandle<Result<(), crate::cgroup::CgroupError>>> {
-    let cgroup = plan.vmm_cgroup.clone();
-    (!cgroup.is_none()).then(|| tokio::task::spawn_blocking(move || cgroup.add(pid)))
+    let (cgroup, limits) = (plan.vmm_cgroup.clone(), limits::limits(plan));
+    let put_in = move || {
+        // Order matters: there is no moment in which the VMM is in there without its limits.
+        let limited = cgroup.limit(&limits)?;
+        tracing::debug!(?limits, ?limited, "the VMM's limits");
+        cgroup.add(pid)
+    };
+    (!plan.vmm_cgroup.is_none()).then(|| tokio::task::spawn_blocking(put_in))
 }
 
 /// The console is drained for as long as QEMU holds its end, whatever becomes of the driver.

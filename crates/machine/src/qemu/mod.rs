@@ -17,6 +17,7 @@ mod cpu;
 #[cfg(test)]
 mod fixture;
 mod launch;
+mod limits;
 pub mod line;
 mod monitor;
 mod watch;

@@ -3,7 +3,10 @@
 //! Not responsible for any policy: which namespaces are left, which descriptors survive and what is executed
 //! is decided by the callers in [`crate::namespace`], [`crate::jail`] and [`crate::qemu`].
 
+mod program;
 pub mod signal;
+
+pub(crate) use program::Program;
 
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};

@@ -4,9 +4,11 @@
 //! and by a PID namespace that holds nobody but this runner.
 
 use super::{Core, Presence, Stumble, chain};
+use crate::event::Interrupt;
 use crate::init::Reaping;
 use crate::ladder::{self, Rung};
-use outlast_machine::backend::{Backend, LaunchPlan, MemoryBacking};
+use outlast_machine::backend::{Backend, LaunchError, LaunchPlan, MemoryBacking, VmmEvent, VmmExit};
+use outlast_machine::jail::{self, Identity};
 use outlast_machine::process;
 use outlast_model::timeout;
 use outlast_wire::intent::{Purpose, Start};
@@ -17,6 +19,8 @@ use std::time::Duration;
 const MEMORY: &str = "memory";
 /// The device state's file in a template's directory.
 const STATE: &str = "state";
+/// What the kernel kills a process with that makes a call it must not.
+const SIGSYS: i32 = 31;
 /// How often the PID namespace is looked at while it empties.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -31,17 +35,36 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
         run_directory: core.run_directory.clone(),
         evidence: core.evidence.clone(),
         vmm_cgroup: core.cgroup.vmm(),
+        identity: Identity::of_incarnation(&core.id.to_string()),
         jail_program: PathBuf::from("/proc/self/exe"),
     };
     // Order matters: until the VMM's pid is known any dead child could be it, so no orphan is reaped.
     core.reaping.set(Reaping::Paused);
     let launched = B::launch(&plan).await;
     core.reaping.set(Reaping::All);
-    let (vmm, events) = launched.map_err(Stumble::failed)?;
-    core.reaping.set(Reaping::Sparing(vmm.process().identity().pid));
+    let (vmm, events) = launched.map_err(stumble)?;
+    let pid = vmm.process().identity().pid;
+    core.reaping.set(Reaping::Sparing(pid));
     core.vmm = Some(vmm);
     core.vmm_events = Some(events);
-    Ok(())
+    confined(pid, plan.identity.is_some())
+}
+
+/// A VMM that its confinement has stopped says so on its death certificate, however early that was.
+fn stumble(error: LaunchError) -> Stumble {
+    match error {
+        LaunchError::Exited { exit: exit @ VmmExit::Signal(SIGSYS), .. } => {
+            Stumble::Interrupted(Interrupt::Vmm(VmmEvent::Exited(exit)))
+        }
+        error => Stumble::failed(error),
+    }
+}
+
+/// No guest runs in a VMM that the kernel does not hold as it should: asked for is not had.
+fn confined(pid: u32, own_identity: bool) -> Result<(), Stumble> {
+    let read = std::fs::read_to_string(format!("/proc/{pid}/status"));
+    let status = read.map_err(|error| Stumble::Failed(format!("cannot look at the VMM: {error}")))?;
+    jail::expect_confined(&status, own_identity).map_err(Stumble::failed)
 }
 
 fn memory(purpose: &Purpose, start: &Start) -> MemoryBacking {

@@ -2,8 +2,8 @@
 //!
 //! Nothing to undo: it goes with the VMM.
 
-use super::{Core, Stumble};
-use outlast_machine::backend::Backend;
+use super::{Core, Stumble, chain};
+use outlast_machine::backend::{Backend, BackendError};
 use outlast_wire::intent::Start;
 use tokio::time::Instant;
 
@@ -14,5 +14,9 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
         Start::Boot => vmm.boot().await,
         Start::Clone { .. } => vmm.restore().await,
     };
-    started.map_err(Stumble::failed)
+    started.map_err(|error| match error {
+        // It hung up because it ended, and its end says more than that.
+        BackendError::HungUp { .. } => Stumble::LinkBroke(chain(&error)),
+        error => Stumble::failed(error),
+    })
 }
