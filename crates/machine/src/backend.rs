@@ -322,6 +322,10 @@ pub trait Backend: Sized {
     /// The VMM's process.
     fn process(&self) -> &Process;
 
+    /// Waits until everything that the guest's console said is in its log, but no longer than
+    /// [`outlast_model::timeout::LAST_WORDS`]. Only a dead VMM says nothing more.
+    async fn console_kept(&mut self);
+
     /// Kills the VMM's process. That it is dead is told by [`VmmEvent::Exited`].
     fn kill(&self) -> Result<(), BackendError>;
 }

@@ -1,8 +1,8 @@
 //! Keeping what a guest's console or a VMM's standard error says: always drained, never more than its cap.
 //!
 //! Whoever writes there may be hostile and must neither block nor fill a disk, so this reads for as long as
-//! there is a writer and throws away what is over the cap, with one line that says so. What the bytes mean is
-//! for people; nothing is decided from them.
+//! there is a writer and throws away what is over the cap, with one line that says so, but for the last words:
+//! those of a kernel that panics say why. What the bytes mean is not known here.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -23,6 +23,9 @@ pub struct RecorderError {
     source: io::Error,
 }
 
+/// What is kept of the end of what is over the cap, in bytes.
+const LAST: usize = 4 * 1024;
+
 /// A log with a cap.
 #[derive(Debug)]
 struct CappedLog {
@@ -30,6 +33,8 @@ struct CappedLog {
     left: u64,
     note: &'static str,
     truncated: bool,
+    /// The end of what was over the cap, at most twice [`LAST`] long.
+    last: Vec<u8>,
 }
 
 impl CappedLog {
@@ -37,7 +42,7 @@ impl CappedLog {
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
         // What an earlier attempt of this incarnation wrote counts.
         let left = cap.saturating_sub(file.metadata()?.len());
-        Ok(Self { file, left, note, truncated: false })
+        Ok(Self { file, left, note, truncated: false, last: Vec::new() })
     }
 
     /// Keeps what fits. A disk that is full costs the log, not the guest: the rest is dropped.
@@ -52,6 +57,19 @@ impl CappedLog {
             self.truncated = true;
             // The note itself may go over the cap, once. Nobody can be told if it cannot be written.
             let _ = writeln!(self.file, "\n[outlast: {}; the rest was dropped]", self.note);
+        }
+        self.last.extend_from_slice(bytes.get(fits..).unwrap_or_default());
+        if self.last.len() > 2 * LAST {
+            self.last.drain(..self.last.len() - LAST);
+        }
+    }
+
+    /// Adds the last words of what was over the cap, once. Nobody can be told if they cannot be written.
+    fn finish(mut self) {
+        if !self.last.is_empty() {
+            let from = self.last.len().saturating_sub(LAST);
+            let _ = writeln!(self.file, "[outlast: what came last:]");
+            let _ = self.file.write_all(self.last.get(from..).unwrap_or_default());
         }
     }
 }
@@ -68,16 +86,22 @@ pub async fn record(
     let failed = |source| RecorderError { path: path.to_owned(), source };
     let mut log = CappedLog::open(path, cap, note).map_err(failed)?;
     let mut buffer = vec![0; CHUNK];
-    loop {
+    let end = loop {
         match source.read(&mut buffer).await {
-            Ok(0) => return Ok(()),
-            Ok(n) => log.append(&buffer[..n]),
+            Ok(0) => break Ok(()),
+            Ok(n) => {
+                log.append(&buffer[..n]);
+                // Whoever writes without end must not keep everything else from its turn.
+                tokio::task::yield_now().await;
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // A socket whose peer died with data unread says ECONNRESET: an end like any other.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
-            Err(error) => return Err(failed(error)),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break Ok(()),
+            Err(error) => break Err(failed(error)),
         }
-    }
+    };
+    log.finish();
+    end
 }
 
 /// The last line of a log that is not empty, without control characters and of at most 300 characters: for the
@@ -123,7 +147,16 @@ mod tests {
         let text = String::from_utf8(text).unwrap();
         assert!(text.starts_with(&"x".repeat(1000)));
         assert_eq!(text.matches("cap reached").count(), 1);
-        assert!(text.len() < 1100);
+        assert!(text.len() < 1100 + 2 * LAST);
+    }
+
+    #[tokio::test]
+    async fn the_last_words_after_a_flood_are_kept() {
+        let flood = vec![vec![b'x'; 1 << 20], b"\nKernel panic - not syncing: why\n".to_vec()];
+        let (text, path, _directory) = recorded(flood, 1000).await;
+        assert!(text.ends_with(b"\nKernel panic - not syncing: why\n"));
+        assert!(text.len() < 1200 + LAST, "{}", text.len());
+        assert_eq!(last_words(&path).as_deref(), Some("Kernel panic - not syncing: why"));
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub enum DeathCause {
     GuestPanic,
     /// The guest ran out of memory as a whole.
     GuestOutOfMemory,
+    /// The guest broke the protocol of its link to the host, so nothing it says can be believed.
+    GuestProtocol,
     /// The host's kernel killed the VMM for want of memory in its cgroup.
     HostOutOfMemory,
     /// The VMM died of a signal.
@@ -49,6 +51,7 @@ impl DeathCause {
             Self::GuestShutdown => "guest_shutdown",
             Self::GuestPanic => "guest_panic",
             Self::GuestOutOfMemory => "guest_out_of_memory",
+            Self::GuestProtocol => "guest_protocol",
             Self::HostOutOfMemory => "host_out_of_memory",
             Self::VmmSignalled { .. } => "vmm_signalled",
             Self::VmmExited { .. } => "vmm_exited",
@@ -79,6 +82,7 @@ impl fmt::Display for DeathCause {
             | Self::GuestShutdown
             | Self::GuestPanic
             | Self::GuestOutOfMemory
+            | Self::GuestProtocol
             | Self::HostOutOfMemory
             | Self::RunnerKilled
             | Self::NeverClaimed

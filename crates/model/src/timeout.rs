@@ -33,6 +33,8 @@ pub const DEATH: Duration = Duration::from_secs(2);
 pub const OUTPUTS: Duration = Duration::from_secs(60);
 /// A runner answers on its control socket within this.
 pub const CONTROL: Duration = Duration::from_secs(2);
+/// A probe of the guest is answered within this, or is answered with that it was not.
+pub const PROBE: Duration = Duration::from_secs(10);
 /// The rungs of the shutdown ladder: agent, VMM, TERM, KILL.
 pub const RUNG_AGENT: Duration = Duration::from_secs(5);
 /// The second rung.
@@ -68,6 +70,7 @@ const _: () = {
     assert!(3 * HEARTBEAT.as_millis() < HEARTBEAT_LOST.as_millis());
     assert!(HANG_UP.as_millis() + LAST_WORDS.as_millis() < DEATH.as_millis());
     assert!(CONTROL.as_millis() < HEARTBEAT_LOST.as_millis());
+    assert!(PROBE.as_millis() < AGENT_REQUEST.as_millis());
     assert!(DEATH.as_millis() >= RUNG_KILL.as_millis());
     assert!(
         LADDER.as_millis()

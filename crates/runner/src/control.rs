@@ -3,6 +3,7 @@
 //! Every client is served on its own; a slow, silent or lying one costs a place among
 //! [`MAX_CLIENTS`] for at most the deadline, and nothing else.
 
+use crate::probe::Probes;
 use outlast_model::timeout;
 use outlast_wire::control::{Answer, GENERATION, Greeting, MAX_FRAME, Request};
 use serde_json::Value;
@@ -27,6 +28,8 @@ pub(crate) struct Desk {
     pub(crate) state: Cell<&'static str>,
     /// Where kills go; one waiting is as good as many.
     pub(crate) kills: mpsc::Sender<()>,
+    /// Where probes of the guest wait.
+    pub(crate) probes: Rc<Probes>,
 }
 
 /// The listening socket. Dropping it stops the service.
@@ -97,7 +100,7 @@ async fn attend(mut stream: UnixStream, desk: &Desk) -> Result<(), ClientError> 
     let Some(greeting) = receive(&mut stream).await? else { return Ok(()) };
     serde_json::from_value::<Greeting>(greeting).map_err(ClientError::Malformed)?;
     while let Some(request) = receive(&mut stream).await? {
-        send(&mut stream, serde_json::to_vec(&desk.answer(request))).await?;
+        send(&mut stream, serde_json::to_vec(&desk.answer(request).await)).await?;
     }
     Ok(())
 }
@@ -107,17 +110,32 @@ fn greeting() -> Greeting {
 }
 
 impl Desk {
-    fn answer(&self, request: Value) -> Answer {
+    async fn answer(&self, request: Value) -> Answer {
         match serde_json::from_value::<Request>(request) {
             Ok(Request::Ping) => {
                 Answer::Pong { incarnation: self.incarnation.clone(), state: self.state.get().to_owned() }
             }
+            Ok(Request::Probe) => self.probe().await,
             Ok(Request::Kill) => {
                 // A full queue holds a kill already.
                 let _ = self.kills.try_send(());
                 Answer::Accepted
             }
             Err(error) => Answer::Refused { cause: format!("unknown request: {error}") },
+        }
+    }
+}
+
+impl Desk {
+    /// A round trip through the guest.
+    async fn probe(&self) -> Answer {
+        let refused = |cause: String| Answer::Refused { cause };
+        match tokio::time::timeout(timeout::PROBE, self.probes.ask()).await {
+            Ok(Ok(took)) => {
+                Answer::Probed { round_trip_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX) }
+            }
+            Ok(Err(_)) => refused("the guest link ended".to_owned()),
+            Err(_) => refused(format!("the agent did not answer within {} s", timeout::PROBE.as_secs())),
         }
     }
 }
@@ -180,7 +198,15 @@ mod tests {
 
     fn desk() -> (Rc<Desk>, mpsc::Receiver<()>) {
         let (kills, received) = mpsc::channel(1);
-        (Rc::new(Desk { incarnation: "inc".to_owned(), state: Cell::new("running"), kills }), received)
+        (
+            Rc::new(Desk {
+                incarnation: "inc".to_owned(),
+                state: Cell::new("running"),
+                kills,
+                probes: Rc::default(),
+            }),
+            received,
+        )
     }
 
     async fn greeted(path: &Path) -> UnixStream {

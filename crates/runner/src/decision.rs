@@ -5,12 +5,13 @@
 //! | kill request, client gone, host signal | killed(by) | killed(by) | killed(by) |
 //! | deadline | not_started (the boot's) | lost (the boot's) | timed_out (the program's) |
 //! | death of guest or VMM, broken link | not_started | lost | lost |
+//! | agent silent, or breaking the protocol | not_started | lost | lost |
 //! | output or input that fails on the host | — | — | lost |
 
 use crate::event::Interrupt;
 use outlast_machine::backend::{VmmEvent, VmmExit};
 use outlast_model::{BootStep, DeathCause, Killer, Outcome};
-use outlast_wire::guest::Exited;
+use outlast_wire::guest::{Exited, guest_words};
 
 /// Where an incarnation is when something happens to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub(crate) fn interrupted(phase: Phase, interrupt: &Interrupt) -> Ending {
         Interrupt::LinkLost(cause) => {
             died(phase, DeathCause::Unknown, format!("the guest link broke: {cause}"))
         }
+        Interrupt::AgentSilent(cause) => died(phase, DeathCause::TimedOut, cause.clone()),
+        Interrupt::ProtocolBroken(cause) => died(phase, DeathCause::GuestProtocol, cause.clone()),
         Interrupt::OutputNotKept(cause) => {
             died(phase, DeathCause::Stopped, format!("the program's output could not be kept: {cause}"))
         }
@@ -137,22 +140,60 @@ fn died(phase: Phase, cause: DeathCause, sentence: String) -> Ending {
     Ending::new(outcome, cause, sentence)
 }
 
-/// What the agent's word about the program's end means. It is a claim, and recorded as such.
-pub(crate) fn exited(end: &Exited) -> Ending {
-    let outcome = match (end.code, end.signal) {
-        _ if end.deadline_passed => Outcome::TimedOut,
-        (_, Some(_)) if end.out_of_memory => Outcome::OutOfMemory,
-        (Some(code), None) => Outcome::of_exit(code),
-        (None, Some(signal)) => Outcome::Signalled { signal },
-        (Some(_), Some(_)) | (None, None) => {
-            let cause = "the agent reported an end that cannot be: neither or both of exit code and signal"
-                .to_owned();
-            Outcome::Lost { cause }
-        }
+/// How every panic of Linux begins on the console.
+const PANIC: &str = "Kernel panic - not syncing: ";
+/// What Linux panics with when memory has run out and nothing is left to kill, or nothing may be killed.
+const OUT_OF_MEMORY: [&str; 2] = ["System is deadlocked on memory", "Out of memory"];
+
+/// Names the death of a guest that panicked more exactly, by the end of what its console said. The device that tells
+/// of a panic does not say why; and a kernel without a driver for it resets the machine instead. What a console says
+/// is the guest's claim, and is kept as evidence.
+pub(crate) fn name_panic(ending: &mut Ending, console: &str) {
+    if !matches!(ending.cause, DeathCause::GuestPanic | DeathCause::GuestShutdown) {
+        return;
+    }
+    let said = console.lines().rev().find_map(|line| line.split_once(PANIC)).map(|(_, why)| why);
+    let Some(why) = said else { return };
+    let memory = OUT_OF_MEMORY.iter().any(|words| why.starts_with(words));
+    let (cause, sentence) = if memory {
+        (DeathCause::GuestOutOfMemory, "the guest as a whole ran out of memory")
+    } else {
+        (DeathCause::GuestPanic, "the guest's kernel panicked")
     };
-    let evidence = format!("the agent reported the program's end: {end:?}");
-    Ending::new(outcome, DeathCause::Stopped, evidence)
+    let sentence = format!("{sentence}; its console says: {}", guest_words(why));
+    ending.cause = cause;
+    match &mut ending.outcome {
+        Outcome::NotStarted { cause, .. } | Outcome::Lost { cause } => cause.clone_from(&sentence),
+        // It had ended before the guest did.
+        _ => {}
+    }
+    ending.evidence.push(sentence);
 }
+
+/// What the agent's word about the program's end means. It is a claim, and recorded as such; a claim that no
+/// program could make true is a broken protocol.
+pub(crate) fn exited(end: &Exited) -> Ending {
+    let evidence = format!("the agent reported the program's end: {end:?}");
+    let outcome = match (end.code, end.signal) {
+        (Some(code), None) if !EXIT_CODES.contains(&code) => None,
+        (None, Some(signal)) if !SIGNALS.contains(&signal) => None,
+        (Some(_), Some(_)) | (None, None) => None,
+        (Some(_), None) | (None, Some(_)) if end.deadline_passed => Some(Outcome::TimedOut),
+        (None, Some(_)) if end.out_of_memory => Some(Outcome::OutOfMemory),
+        (Some(code), None) => Some(Outcome::of_exit(code)),
+        (None, Some(signal)) => Some(Outcome::Signalled { signal }),
+    };
+    if let Some(outcome) = outcome {
+        return Ending::new(outcome, DeathCause::Stopped, evidence);
+    }
+    let cause = "the agent reported an end that cannot be".to_owned();
+    Ending::new(Outcome::Lost { cause }, DeathCause::GuestProtocol, evidence)
+}
+
+/// Exit codes that a process can have.
+const EXIT_CODES: std::ops::RangeInclusive<i32> = 0..=255;
+/// Signals that a process can die of.
+const SIGNALS: std::ops::RangeInclusive<i32> = 1..=64;
 
 #[cfg(test)]
 mod tests {
@@ -170,6 +211,8 @@ mod tests {
             (1..65).prop_map(|signal| Interrupt::Vmm(VmmEvent::Exited(VmmExit::Signal(signal)))),
             (0..256).prop_map(|code| Interrupt::Vmm(VmmEvent::Exited(VmmExit::Code(code)))),
             Just(Interrupt::LinkLost("x".to_owned())),
+            Just(Interrupt::AgentSilent("x".to_owned())),
+            Just(Interrupt::ProtocolBroken("x".to_owned())),
             Just(Interrupt::ClientGone),
             Just(Interrupt::KillRequested),
             Just(Interrupt::HostSignal),
@@ -200,6 +243,60 @@ mod tests {
             let completed = exited(&end).outcome == Outcome::Completed;
             prop_assert_eq!(completed, code == Some(0) && signal.is_none() && !deadline_passed);
         }
+    }
+
+    #[test]
+    fn an_end_that_cannot_be_is_no_end_of_the_program() {
+        let lies = [
+            (Some(256), None),
+            (Some(-1), None),
+            (Some(i32::MIN), None),
+            (None, Some(0)),
+            (None, Some(65)),
+            (None, None),
+            (Some(0), Some(9)),
+        ];
+        for (code, signal) in lies {
+            for flag in [false, true] {
+                let end = Exited { code, signal, out_of_memory: flag, deadline_passed: flag, wall_us: 1 };
+                let ending = exited(&end);
+                assert!(matches!(ending.outcome, Outcome::Lost { .. }), "{end:?}");
+                assert_eq!(ending.cause, DeathCause::GuestProtocol);
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_is_named_by_what_the_console_says_last() {
+        let panicked = || interrupted(Phase::Running, &Interrupt::Vmm(VmmEvent::GuestPanicked));
+        let named = |console: &str| {
+            let mut ending = panicked();
+            name_panic(&mut ending, console);
+            (ending.cause, ending.outcome)
+        };
+        assert_eq!(named("booting\n").0, DeathCause::GuestPanic);
+        let memory =
+            "[    9.1] Kernel panic - not syncing: System is deadlocked on memory\n[    9.2] CPU: 0\n";
+        let (cause, outcome) = named(memory);
+        assert_eq!(cause, DeathCause::GuestOutOfMemory);
+        assert!(matches!(outcome, Outcome::Lost { cause } if cause.contains("ran out of memory")));
+        let forced = "Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled";
+        assert_eq!(named(forced).0, DeathCause::GuestOutOfMemory);
+        let (cause, outcome) = named("Kernel panic - not syncing: sysrq \u{1b}[2J triggered crash");
+        assert_eq!(cause, DeathCause::GuestPanic);
+        assert!(matches!(outcome, Outcome::Lost { cause } if !cause.chars().any(char::is_control)));
+    }
+
+    #[test]
+    fn a_reset_after_a_panic_is_the_panic_and_other_deaths_keep_their_names() {
+        let console = "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100";
+        let mut reset = interrupted(Phase::Running, &Interrupt::Vmm(VmmEvent::GuestReset));
+        name_panic(&mut reset, console);
+        assert_eq!(reset.cause, DeathCause::GuestPanic);
+        let mut killed = interrupted(Phase::Running, &Interrupt::KillRequested);
+        let before = killed.clone();
+        name_panic(&mut killed, console);
+        assert_eq!(killed, before);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 
 use crate::boot::{Core, chain};
 use crate::clock;
-use crate::decision::Ending;
+use crate::decision::{self, Ending};
 use crate::ladder::{self, Rung};
 use crate::ledger::LedgerError;
 use crate::program;
@@ -20,6 +20,9 @@ use outlast_store::{Owner, StoreError};
 use outlast_wire::intent::Purpose;
 use outlast_wire::journal::JournalEntry;
 use outlast_wire::record::{DeathRecord, EndRecord, OutcomeRecord};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 use thiserror::Error;
 
 /// The end could not be written; whoever reconciles will write one.
@@ -42,6 +45,7 @@ pub(crate) async fn leave<B: Backend>(mut core: Core<B>, mut ending: Ending) -> 
     core.desk.state.set("ending");
     bury_vmm(&mut core).await;
     name_out_of_memory(&core, &mut ending);
+    decision::name_panic(&mut ending, &console_end(&core.evidence.console_log()));
     let (output_log_bytes, truncated_bytes) = close_output(&mut core, &mut ending).await;
     core.timings.total = Some(program::since_request(&core.intent));
     let end = EndRecord {
@@ -65,6 +69,7 @@ fn is_workload<B: Backend>(core: &Core<B>) -> bool {
 async fn bury_vmm<B: Backend>(core: &mut Core<B>) {
     let Some(vmm) = core.vmm.as_mut() else { return };
     if ladder::descend(Rung::Kill, vmm, None, &mut core.journal).await.is_ok() {
+        vmm.console_kept().await;
         core.vmm = None;
         return;
     }
@@ -78,6 +83,19 @@ async fn bury_vmm<B: Backend>(core: &mut Core<B>) {
     }
     ladder::dead(vmm.process()).await;
     core.vmm = None;
+}
+
+/// The end of what the guest's console said, as text; empty when it said nothing.
+fn console_end(path: &Path) -> String {
+    const END: u64 = 8 * 1024;
+    let read = || {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(END)))?;
+        let mut bytes = Vec::new();
+        file.take(2 * END).read_to_end(&mut bytes).map(|_| bytes)
+    };
+    read().map(|bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
 /// A SIGKILL of the VMM that nobody sent is the host's kernel, short of memory, if its cgroup says so.

@@ -16,6 +16,10 @@ pub(crate) enum Interrupt {
     Vmm(VmmEvent),
     /// The guest link broke and the VMM had nothing to say about it.
     LinkLost(String),
+    /// The agent did not answer in time.
+    AgentSilent(String),
+    /// The agent broke the protocol of the guest link.
+    ProtocolBroken(String),
     /// The client of a foreground run is gone.
     ClientGone,
     /// Somebody asked for its end on the control socket.

@@ -113,7 +113,12 @@ async fn live(order: &Order, who: ProcessIdentity) -> Result<(), RunError> {
     }
     sources.set_deadline(Instant::now() + Duration::from_millis(intent.boot_timeout_ms));
     let hierarchy = Hierarchy::detect().map_err(RunError::Cgroup)?;
-    let desk = Rc::new(Desk { incarnation: id.to_string(), state: Cell::new("starting"), kills });
+    let desk = Rc::new(Desk {
+        incarnation: id.to_string(),
+        state: Cell::new("starting"),
+        kills,
+        probes: Rc::default(),
+    });
     let evidence = order.places.evidence(id);
     let journal = Journal::open(&evidence.journal()).map_err(RunError::Journal)?;
     let hold = intent.hold.as_deref().map(str::parse::<Hold>).transpose()?;

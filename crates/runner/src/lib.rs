@@ -31,6 +31,7 @@ mod lease;
 mod ledger;
 pub mod link;
 mod output;
+mod probe;
 mod program;
 mod template;
 

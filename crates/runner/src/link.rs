@@ -2,22 +2,31 @@
 //!
 //! Reading and writing happen in one place, [`Link::next`], so that neither side can block the other: while
 //! the host has something to say it keeps listening. What the guest sends is bounded by the frame limit and
-//! consumed at once; what the host queues is bounded by its callers, who look at [`Link::backlog`].
+//! consumed at once; what the host queues is bounded by its callers, who look at [`Link::backlog`]. A guest that
+//! never stops talking takes no more than its turn: after [`SPELL`] steps the other tasks of the runner, and its
+//! clock, have theirs.
 
+use crate::probe::{Probes, Waiting};
 use outlast_model::timeout;
 use outlast_wire::guest::{
     self, FrameDecoder, FrameError, GuestFrame, GuestMessage, Hello, HelloAck, HostFrame, HostMessage,
-    MAX_CHUNK, PROTOCOL, Refused, guest_words,
+    MAX_CHUNK, PROTOCOL, Ping, Refused, guest_words,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 
 /// Callers queue more data only while less than this is waiting to be written, in bytes.
 pub(crate) const BACKLOG: usize = 4 * MAX_CHUNK;
+
+/// So many reads and frames are dealt with in one go. Reading what is there already never waits, so without an end
+/// to it a guest that writes faster than the host reads would stop the heart, every deadline and every kill.
+const SPELL: u32 = 64;
 
 /// The link is of no further use.
 #[derive(Debug, Error)]
@@ -28,12 +37,21 @@ pub enum LinkError {
     /// The stream failed.
     #[error("the guest link failed")]
     Io(#[source] io::Error),
+    /// What the host was to say does not fit into a frame. It was not sent.
+    #[error("the request does not fit into a frame")]
+    Unsendable(#[source] FrameError),
     /// What came is not the protocol.
     #[error("the guest link carries something that is not the protocol")]
     Frame(#[from] FrameError),
     /// A frame without a message this build knows.
     #[error("the guest sent a message of an unknown kind")]
     UnknownMessage,
+    /// An answer to what nobody has asked yet.
+    #[error("the guest spoke on stream {0}, which nobody has opened")]
+    Unopened(u32),
+    /// The agent has given this conversation up.
+    #[error("the agent gave the conversation up: {0}")]
+    GivenUp(String),
     /// The answer does not fit the request.
     #[error("the agent answered {request} with something else")]
     Unexpected {
@@ -62,15 +80,36 @@ pub enum LinkError {
     Random(#[source] rustix::io::Errno),
 }
 
-impl LinkError {
-    /// Whether the connection itself broke, which usually has a reason that the VMM can name.
-    pub const fn is_broken(&self) -> bool {
-        matches!(self, Self::Closed | Self::Io(_))
-    }
+/// What kind of end a link has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The connection itself broke, which usually has a reason that the VMM can name.
+    Broken,
+    /// The agent did not answer in time.
+    Silent,
+    /// The agent broke the protocol, or is of another one.
+    Protocol,
+    /// The agent itself said no: then what was asked did not happen.
+    Refusal,
+    /// It is ours, and what was asked was not sent.
+    Ours,
+}
 
-    /// Whether the agent itself said no: then what was asked did not happen.
-    pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused(_))
+impl LinkError {
+    /// Its kind.
+    pub(crate) const fn fault(&self) -> Fault {
+        match self {
+            Self::Closed | Self::Io(_) => Fault::Broken,
+            Self::TimedOut { .. } => Fault::Silent,
+            Self::Frame(_)
+            | Self::UnknownMessage
+            | Self::Unopened(_)
+            | Self::GivenUp(_)
+            | Self::Unexpected { .. }
+            | Self::Generation { .. } => Fault::Protocol,
+            Self::Refused(_) => Fault::Refusal,
+            Self::Unsendable(_) | Self::Random(_) => Fault::Ours,
+        }
     }
 }
 
@@ -87,6 +126,20 @@ pub struct Link {
     written: usize,
     last_stream: u32,
     buffer: Vec<u8>,
+    /// Whether the agent has answered the hello of this connection. What comes before is an earlier one's.
+    greeted: bool,
+    /// Steps since others had their turn.
+    steps: u32,
+    probes: Rc<Probes>,
+    probing: Option<Probing>,
+}
+
+/// A ping on its way.
+#[derive(Debug)]
+struct Probing {
+    stream: u32,
+    sent: Instant,
+    waiting: Waiting,
 }
 
 impl Link {
@@ -94,25 +147,37 @@ impl Link {
     pub fn new(stream: UnixStream) -> Self {
         Self {
             stream,
-            decoder: FrameDecoder::new(),
+            decoder: FrameDecoder::of_guest(),
             outbound: Vec::new(),
             written: 0,
             last_stream: 0,
             buffer: vec![0; MAX_CHUNK],
+            greeted: false,
+            steps: 0,
+            probes: Rc::default(),
+            probing: None,
         }
+    }
+
+    /// The same, carrying out these probes while it is awaited.
+    pub(crate) fn probed(self, probes: Rc<Probes>) -> Self {
+        Self { probes, ..self }
     }
 
     /// A stream id not used on this connection.
     pub fn open_stream(&mut self) -> u32 {
-        self.last_stream = self.last_stream.wrapping_add(1).max(1);
+        // After four thousand million requests they begin anew, and an early answer is not noticed any more.
+        self.last_stream = self.last_stream.checked_add(1).unwrap_or(1);
         self.last_stream
     }
 
     /// Puts a message into the queue; it leaves while [`Link::next`] is awaited.
     pub fn queue(&mut self, stream: u32, message: HostMessage) -> Result<(), LinkError> {
-        let frame = guest::encode(&HostFrame { stream, message: Some(message) })?;
-        if self.written == self.outbound.len() {
-            self.outbound.clear();
+        let frame = guest::encode(&HostFrame { stream, message: Some(message) });
+        let frame = frame.map_err(LinkError::Unsendable)?;
+        // What has left gives its room back, also while a guest takes everything but the last byte for ever.
+        if self.written >= MAX_CHUNK || self.written == self.outbound.len() {
+            self.outbound.drain(..self.written);
             self.written = 0;
         }
         self.outbound.extend_from_slice(&frame);
@@ -127,12 +192,61 @@ impl Link {
     /// The next message of the guest; writes what is queued meanwhile. Cancelling it loses nothing.
     pub async fn next(&mut self) -> Result<(u32, GuestMessage), LinkError> {
         loop {
-            if let Some(frame) = self.decoder.next_message::<GuestFrame>()? {
-                let message = frame.message.ok_or(LinkError::UnknownMessage)?;
-                return Ok((frame.stream, message));
+            self.give_others_their_turn().await;
+            match self.decoder.next_message::<GuestFrame>()? {
+                Some(frame) => {
+                    if let Some(heard) = self.hear(frame)? {
+                        return Ok(heard);
+                    }
+                }
+                None => self.exchange().await?,
             }
-            self.exchange().await?;
         }
+    }
+
+    async fn give_others_their_turn(&mut self) {
+        self.steps += 1;
+        if self.steps >= SPELL {
+            self.steps = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A frame as a message for whoever asked; `None` when it was for the link itself.
+    fn hear(&mut self, frame: GuestFrame) -> Result<Option<(u32, GuestMessage)>, LinkError> {
+        let message = frame.message.ok_or(LinkError::UnknownMessage)?;
+        if !self.greeted {
+            return Ok(Some((frame.stream, message)));
+        }
+        if frame.stream > self.last_stream {
+            return Err(LinkError::Unopened(frame.stream));
+        }
+        match (frame.stream, message) {
+            (0, GuestMessage::Refused(refused)) => Err(LinkError::GivenUp(guest_words(&refused.cause))),
+            (stream, message) if self.probing.as_ref().is_some_and(|probing| probing.stream == stream) => {
+                self.end_probe(&message).map(|()| None)
+            }
+            heard => Ok(Some(heard)),
+        }
+    }
+
+    fn begin_probe(&mut self) -> Result<(), LinkError> {
+        let waiting = self.probes.take();
+        let stream = self.open_stream();
+        self.probing = Some(Probing { stream, sent: Instant::now(), waiting });
+        self.queue(stream, HostMessage::Ping(Ping {}))
+    }
+
+    fn end_probe(&mut self, answer: &GuestMessage) -> Result<(), LinkError> {
+        let GuestMessage::Pong(_) = answer else { return Err(LinkError::Unexpected { request: "ping" }) };
+        if let Some(Probing { sent, waiting, .. }) = self.probing.take() {
+            let took = sent.elapsed();
+            for waiting in waiting {
+                // Who has given up meanwhile needs no answer.
+                let _ = waiting.send(took);
+            }
+        }
+        Ok(())
     }
 
     /// Waits until bytes can move in a wanted direction, and moves them. Cancelling it loses nothing: bytes
@@ -140,7 +254,11 @@ impl Link {
     async fn exchange(&mut self) -> Result<(), LinkError> {
         let wanted =
             if self.backlog() > 0 { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-        let ready = self.stream.ready(wanted).await.map_err(LinkError::Io)?;
+        let may_probe = self.greeted && self.probing.is_none();
+        let ready = tokio::select! {
+            ready = self.stream.ready(wanted) => ready.map_err(LinkError::Io)?,
+            () = self.probes.asked(), if may_probe => return self.begin_probe(),
+        };
         if ready.is_writable() && self.backlog() > 0 {
             match self.stream.try_write(&self.outbound[self.written..]) {
                 Ok(count) => self.written += count,
@@ -204,6 +322,7 @@ impl Link {
             match message {
                 GuestMessage::HelloAck(ack) if ack.nonce == nonce => {
                     return if ack.protocol == PROTOCOL {
+                        self.greeted = true;
                         Ok(ack)
                     } else {
                         Err(LinkError::Generation { theirs: ack.protocol })
@@ -270,12 +389,116 @@ mod tests {
         assert!(matches!(answer, Err(LinkError::TimedOut { request: "ping", .. })));
     }
 
+    /// A link whose hello was answered, and its other end.
+    async fn greeted() -> (Link, UnixStream) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut link = Link::new(ours);
+        let agent = async {
+            let Some(HostMessage::Hello(hello)) = host_frame(&mut theirs).await.message else { panic!() };
+            let ack = HelloAck { nonce: hello.nonce, protocol: PROTOCOL, ..HelloAck::default() };
+            theirs.write_all(&guest_frame(0, GuestMessage::HelloAck(ack))).await.unwrap();
+        };
+        let (ack, ()) = tokio::join!(link.hello(), agent);
+        ack.unwrap();
+        (link, theirs)
+    }
+
+    #[tokio::test]
+    async fn an_answer_before_its_question_is_refused() {
+        let (mut link, mut theirs) = greeted().await;
+        theirs.write_all(&guest_frame(1, GuestMessage::Pong(Pong {}))).await.unwrap();
+        assert!(matches!(link.next().await, Err(LinkError::Unopened(1))));
+    }
+
+    #[tokio::test]
+    async fn answers_to_what_was_given_up_are_dropped() {
+        let (mut link, mut theirs) = greeted().await;
+        let given_up = link.open_stream();
+        let agent = async {
+            host_frame(&mut theirs).await;
+            for stream in [given_up, 0, given_up, 2] {
+                theirs.write_all(&guest_frame(stream, GuestMessage::Pong(Pong {}))).await.unwrap();
+            }
+        };
+        let (answer, ()) = tokio::join!(link.request("ping", HostMessage::Ping(Ping {})), agent);
+        assert!(matches!(answer, Ok(GuestMessage::Pong(_))));
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_never_stops_talking_does_not_hold_up_a_deadline() {
+        let (mut link, theirs) = greeted().await;
+        link.open_stream();
+        let mut flood = Vec::new();
+        while flood.len() < 1 << 20 {
+            flood.extend(guest_frame(1, GuestMessage::Pong(Pong {})));
+        }
+        let writer = std::thread::spawn({
+            let theirs = theirs.into_std().unwrap();
+            move || {
+                use std::io::Write;
+                theirs.set_nonblocking(false).unwrap();
+                while (&theirs).write_all(&flood).is_ok() {}
+            }
+        });
+        let began = std::time::Instant::now();
+        let limit = Duration::from_millis(200);
+        let waited = async { while link.next().await.is_ok() {} };
+        assert!(tokio::time::timeout(limit, waited).await.is_err(), "nothing but the deadline ends it");
+        assert!(began.elapsed() < 50 * limit, "{:?}", began.elapsed());
+        drop(link);
+        writer.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_has_left_takes_no_memory_although_the_queue_is_never_empty() {
+        let (mut link, mut theirs) = greeted().await;
+        let stream = link.open_stream();
+        let feed = async {
+            for _ in 0..200 {
+                while link.backlog() < BACKLOG {
+                    let data = outlast_wire::guest::StdinData { data: vec![7; MAX_CHUNK], last: false };
+                    link.queue(stream, HostMessage::StdinData(data)).unwrap();
+                }
+                link.exchange().await.unwrap();
+            }
+            assert!(link.outbound.capacity() < 4 * BACKLOG, "{}", link.outbound.capacity());
+        };
+        let drain = async {
+            let mut sink = vec![0; MAX_CHUNK];
+            loop {
+                theirs.read_exact(&mut sink[..]).await.unwrap();
+            }
+        };
+        tokio::select! {
+            () = feed => {}
+            () = drain => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn a_probe_is_answered_while_something_else_is_awaited() {
+        let (link, mut theirs) = greeted().await;
+        let probes = Rc::new(Probes::default());
+        let mut link = link.probed(Rc::clone(&probes));
+        let asked = probes.ask();
+        let agent = async {
+            let ping = host_frame(&mut theirs).await;
+            assert!(matches!(ping.message, Some(HostMessage::Ping(_))));
+            theirs.write_all(&guest_frame(ping.stream, GuestMessage::Pong(Pong {}))).await.unwrap();
+            asked.await.unwrap()
+        };
+        tokio::select! {
+            heard = link.next() => panic!("{heard:?}"),
+            _took = agent => {}
+        }
+    }
+
     #[tokio::test]
     async fn rubbish_and_a_hang_up_end_the_link() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut link = Link::new(ours);
         theirs.write_all(&[0xff; 64]).await.unwrap();
-        assert!(matches!(link.next().await, Err(LinkError::Frame(FrameError::TooLong(_)))));
+        assert!(matches!(link.next().await, Err(LinkError::Frame(FrameError::TooLong { .. }))));
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
         assert!(matches!(Link::new(ours).next().await, Err(LinkError::Closed)));

@@ -1,14 +1,15 @@
 //! Keeps what a program writes, on the host's disk, before anybody sees it.
 //!
 //! The log is appended as data arrives and synced once, before the outcome is written. Output beyond the
-//! limit is counted and dropped, and the log says so; the program is never stopped for it.
+//! limit is counted and dropped, and the log says so from the moment of the cut on: a runner that is killed later
+//! leaves a log that does not look whole. The program is never stopped for it.
 
 use crate::clock;
 use outlast_model::{Memory, limit};
 use outlast_wire::output_log::{HEADER, MAGIC, Record, Stream};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 /// An output log being written.
@@ -16,16 +17,31 @@ use std::path::Path;
 pub(crate) struct OutputLog {
     file: File,
     length: u64,
+    /// The log itself may be so long, without the mark.
+    longest: u64,
     room: u64,
     stdout: u64,
     stderr: u64,
     dropped: u64,
+    mark: Option<Mark>,
     unchecked: u64,
 }
 
-/// Records shorter than this are charged with their header, in bytes. The agent sends what it reads from a
-/// pipe, so an ordinary program has few of them.
-const SMALL: usize = 16;
+/// The record that says that something was dropped: the last of the log, and it stays in its place.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    /// Where it begins in the file.
+    at: u64,
+    /// How many dropped bytes it speaks of.
+    dropped: u64,
+}
+
+/// After so many more dropped bytes the mark is brought up to date.
+const MARK_EVERY: u64 = 1024 * 1024;
+
+/// A log may be longer than its limit by half of it and by this, in bytes: what comes in small pieces has more of
+/// headers than of output.
+const HEADERS: u64 = 4096;
 
 /// After this much more output the free space of the disk is looked at again, in bytes.
 const LOOK_EVERY: u64 = 1024 * 1024;
@@ -38,44 +54,65 @@ impl OutputLog {
         Ok(Self {
             file,
             length: MAGIC.len() as u64,
+            longest: limit.saturating_add(limit / 2).saturating_add(HEADERS),
             room: limit,
             stdout: 0,
             stderr: 0,
             dropped: 0,
+            mark: None,
             unchecked: LOOK_EVERY,
         })
     }
 
     /// Keeps bytes the program wrote, as far as there is room.
     pub(crate) fn append(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
-        let room = usize::try_from(self.room).unwrap_or(usize::MAX);
+        let header = HEADER as u64;
+        let room = self.room.min(self.longest.saturating_sub(self.length + header));
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
         // Once something was dropped nothing later is kept: a gap in the middle would be a lie.
         let kept = if self.dropped > 0 { 0 } else { bytes.len().min(room) };
-        self.dropped += (bytes.len() - kept) as u64;
-        if kept == 0 {
-            return Ok(());
+        if kept > 0 {
+            self.keep(stream, &bytes[..kept])?;
         }
+        self.dropped += (bytes.len() - kept) as u64;
+        let due = match self.mark {
+            None => self.dropped > 0,
+            Some(mark) => self.dropped - mark.dropped >= MARK_EVERY,
+        };
+        if due { self.mark() } else { Ok(()) }
+    }
+
+    fn keep(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
         let offset = match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         };
-        let record = Record::Data {
-            stream,
-            unix_ns: clock::unix_ns(),
-            offset: *offset,
-            bytes: bytes[..kept].to_vec(),
-        };
-        *offset += kept as u64;
-        // A guest that writes byte by byte must not make the log many times larger than its limit.
-        let charged = if kept < SMALL { (kept + HEADER) as u64 } else { kept as u64 };
-        self.room = self.room.saturating_sub(charged);
+        let record =
+            Record::Data { stream, unix_ns: clock::unix_ns(), offset: *offset, bytes: bytes.to_vec() };
+        *offset += bytes.len() as u64;
+        self.room = self.room.saturating_sub(bytes.len() as u64);
         self.write(&record)
+    }
+
+    /// Says in the log how much was dropped so far: in a record of its own, which is rewritten as that grows.
+    fn mark(&mut self) -> io::Result<()> {
+        let record = Record::Truncated { unix_ns: clock::unix_ns(), dropped: self.dropped };
+        let at = if let Some(mark) = self.mark {
+            self.file.write_all_at(&record.encode(), mark.at)?;
+            mark.at
+        } else {
+            let at = self.length;
+            self.write(&record)?;
+            at
+        };
+        self.mark = Some(Mark { at, dropped: self.dropped });
+        Ok(())
     }
 
     /// Marks what was dropped and syncs. Returns the log's length and how many bytes were dropped.
     pub(crate) fn finish(mut self) -> io::Result<(u64, u64)> {
         if self.dropped > 0 {
-            self.write(&Record::Truncated { unix_ns: clock::unix_ns(), dropped: self.dropped })?;
+            self.mark()?;
         }
         if self.length > MAGIC.len() as u64 {
             self.file.sync_data()?;
@@ -151,16 +188,47 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_nobody_finished_says_that_it_was_cut() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("output.log");
+        let mut log = OutputLog::create(&path, 50).unwrap();
+        log.append(Stream::Stdout, &[b'a'; 60]).unwrap();
+        let marked = |path: &Path| match records(path).pop() {
+            Some(Record::Truncated { dropped, .. }) => dropped,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(marked(&path), 10);
+        let length = std::fs::metadata(&path).unwrap().len();
+        for _ in 0..20 {
+            log.append(Stream::Stderr, &vec![b'b'; 256 * 1024]).unwrap();
+        }
+        let all = 10 + 20 * 256 * 1024;
+        assert!(marked(&path) > all - MARK_EVERY && marked(&path) <= all, "{}", marked(&path));
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), length, "it is rewritten in its place");
+        // Killed here: nothing more is written.
+        std::mem::forget(log);
+        assert_eq!(records(&path).len(), 2);
+    }
+
+    #[test]
     fn output_byte_by_byte_cannot_make_the_log_much_larger_than_its_limit() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("output.log");
-        let mut log = OutputLog::create(&path, 1000).unwrap();
-        for _ in 0..2000 {
+        let mut log = OutputLog::create(&path, 10_000).unwrap();
+        for _ in 0..20_000 {
             log.append(Stream::Stdout, b"x").unwrap();
         }
         let (length, dropped) = log.finish().unwrap();
-        assert!(length < 1200, "{length}");
-        assert!(dropped > 1900, "{dropped}");
+        assert!(length <= 15_000 + HEADERS + HEADER as u64, "{length}");
+        assert!(dropped > 19_000, "{dropped}");
+        let path = directory.path().join("in-pieces.log");
+        let mut log = OutputLog::create(&path, 100_000).unwrap();
+        for _ in 0..4000 {
+            log.append(Stream::Stdout, &[b'x'; 50]).unwrap();
+        }
+        let (length, dropped) = log.finish().unwrap();
+        assert_eq!(dropped, 100_000, "lines of fifty bytes are kept up to the limit");
+        assert!(length < 150_000, "{length}");
     }
 
     #[test]

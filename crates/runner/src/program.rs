@@ -7,7 +7,7 @@ use crate::clock;
 use crate::decision::{self, Ending, Phase};
 use crate::event::{Interrupt, Sources};
 use crate::handback;
-use crate::link::{BACKLOG, Link, LinkError};
+use crate::link::{BACKLOG, Fault, Link, LinkError};
 use crate::output::OutputLog;
 use outlast_model::timeout;
 use outlast_wire::guest::{
@@ -34,11 +34,11 @@ pub(crate) enum StartError {
 }
 
 impl StartError {
-    /// Whether the program surely did not run: the agent refused it, or it was never sent.
-    pub(crate) const fn never_ran(&self) -> bool {
+    /// What kind of failure it is. After a refusal, or one that is ours, the program surely did not run.
+    pub(crate) const fn fault(&self) -> Fault {
         match self {
-            Self::Link(error) => error.is_refusal() || matches!(error, LinkError::Frame(_)),
-            Self::Stdin(_) => true,
+            Self::Link(error) => error.fault(),
+            Self::Stdin(_) => Fault::Ours,
         }
     }
 }
@@ -120,7 +120,7 @@ impl Running {
                     },
                     // A stream nobody asked for: a hostile guest may say what it likes.
                     Ok(_) => continue,
-                    Err(error) => sources.explain(Interrupt::LinkLost(error.to_string())).await,
+                    Err(error) => interrupt_of(&error, sources).await,
                 },
             };
             return self.ended(decision::interrupted(Phase::Running, &interrupt), false);
@@ -145,7 +145,7 @@ impl Running {
                     guest_words(&operation),
                     guest_words(&cause)
                 );
-                Heard::Interrupt(Interrupt::LinkLost(cause))
+                Heard::Interrupt(Interrupt::ProtocolBroken(cause))
             }
             // Nothing else belongs on a program's stream; a hostile guest may say it all the same.
             _ => Heard::More,
@@ -168,6 +168,16 @@ impl Running {
             }
         }
         Ok(())
+    }
+}
+
+/// What a link that is of no further use means.
+async fn interrupt_of(error: &LinkError, sources: &mut Sources) -> Interrupt {
+    let said = crate::boot::chain(error);
+    match error.fault() {
+        Fault::Silent => Interrupt::AgentSilent(said),
+        Fault::Protocol => Interrupt::ProtocolBroken(said),
+        Fault::Broken | Fault::Refusal | Fault::Ours => sources.explain(Interrupt::LinkLost(said)).await,
     }
 }
 
@@ -198,7 +208,11 @@ pub(crate) async fn fetch_outputs(link: &mut Link, sources: &mut Sources, target
             Err(error) => crate::boot::chain(&error),
         },
     };
-    match std::fs::remove_dir_all(handback::partial(target)) {
+    let failure = guest_words(&failure);
+    // On a thread of its own: there may be thousands of files, and the heart must go on meanwhile.
+    let partial = handback::partial(target);
+    let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(partial)).await;
+    match removed.unwrap_or_else(|_| Err(io::Error::other("the thread that removed it panicked"))) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             format!("not handed back: {failure}; and what had come could not be removed: {error}")
         }

@@ -30,6 +30,8 @@ pub struct Greeting {
 pub enum Request {
     /// Are you there?
     Ping,
+    /// Is the agent in the guest there? The runner asks it, whatever else it does meanwhile.
+    Probe,
     /// End the workload now; its outcome is `killed`, unless it ended first.
     Kill,
 }
@@ -44,6 +46,11 @@ pub enum Answer {
         incarnation: String,
         /// The workload's state as the runner knows it.
         state: String,
+    },
+    /// The guest's agent answered.
+    Probed {
+        /// How long the round trip through the guest took, in microseconds.
+        round_trip_us: u64,
     },
     /// The request was taken; its effect follows, and is seen in the store.
     Accepted,

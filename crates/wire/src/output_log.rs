@@ -6,7 +6,9 @@
 //! ```
 //!
 //! `kind` 1 is standard output, 2 standard error: `offset` is that stream's byte offset. 3 marks
-//! truncation: `offset` is the number of bytes that were not kept; it is written once, last.
+//! truncation: `offset` is the number of bytes that were not kept so far; it is written at the cut, is the last
+//! record, and is rewritten in its place as that number grows. When the log was finished it is exact; of a log that
+//! nobody finished it tells the least.
 //! A partial record at the end is one being written, or torn by a crash; the reader waits or stops there.
 
 use thiserror::Error;
@@ -45,7 +47,7 @@ pub enum Record {
     Truncated {
         /// When it was written, in nanoseconds since the Unix epoch.
         unix_ns: u64,
-        /// How many bytes were not kept.
+        /// How many bytes were not kept; at least as many, when the log was not finished.
         dropped: u64,
     },
 }

@@ -115,6 +115,7 @@ impl DeathRecord {
             | DeathCause::GuestShutdown
             | DeathCause::GuestPanic
             | DeathCause::GuestOutOfMemory
+            | DeathCause::GuestProtocol
             | DeathCause::HostOutOfMemory
             | DeathCause::VmmBlocked
             | DeathCause::RunnerKilled

@@ -53,6 +53,7 @@ struct Attended {
     watch: JoinHandle<()>,
     monitor: Monitor,
     events: VmmEvents,
+    console: JoinHandle<()>,
 }
 
 /// Keeps what the process says and starts the task that owns the process from here on.
@@ -62,14 +63,14 @@ fn attend(
     stream: UnixStream,
     console: StdUnixStream,
 ) -> Result<Attended, LaunchError> {
-    keep_console(console, plan.evidence.console_log())?;
+    let console = keep_console(console, plan.evidence.console_log())?;
     let (request_sender, requests) = mpsc::channel(REQUESTS);
     let (migration, migration_news) = watch::channel(None);
     let (event_sender, events) = mpsc::channel(EVENTS);
     let stderr = child.stderr.take().map(|stderr| keep_log(stderr, plan.evidence.vmm_log()));
     let watch = Watch { child, stream, requests, migration, events: event_sender, stderr };
     let monitor = Monitor::new(request_sender, migration_news);
-    Ok(Attended { watch: tokio::spawn(watch.run()), monitor, events })
+    Ok(Attended { watch: tokio::spawn(watch.run()), monitor, events, console })
 }
 
 async fn negotiated(
@@ -78,7 +79,7 @@ async fn negotiated(
     agent: UnixStream,
     attended: Attended,
 ) -> Result<(Qemu, VmmEvents), LaunchError> {
-    let Attended { watch, monitor, mut events } = attended;
+    let Attended { watch, monitor, mut events, console } = attended;
     let confined = confine(plan, process.identity().pid);
     let mut qemu = Qemu {
         process,
@@ -89,6 +90,7 @@ async fn negotiated(
         saveable: matches!(plan.memory, MemoryBacking::SharedFile(_)),
         restoring: None,
         confined,
+        console: Some(console),
         watch,
     };
     match negotiate(&mut qemu).await {
@@ -248,17 +250,16 @@ fn confine(plan: &LaunchPlan, pid: u32) -> Option<JoinHandle<Result<(), crate::c
 }
 
 /// The console is drained for as long as QEMU holds its end, whatever becomes of the driver.
-fn keep_console(console: StdUnixStream, path: PathBuf) -> Result<(), LaunchError> {
+fn keep_console(console: StdUnixStream, path: PathBuf) -> Result<JoinHandle<()>, LaunchError> {
     let failed = |source| LaunchError::Channel { what: "console", source };
     console.set_nonblocking(true).map_err(failed)?;
     let stream = UnixStream::from_std(console).map_err(failed)?;
-    tokio::spawn(async move {
+    Ok(tokio::spawn(async move {
         let kept = console::record(stream, &path, limit::CONSOLE_BYTES, "the guest wrote more than is kept");
         if let Err(error) = kept.await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the console is not kept");
         }
-    });
-    Ok(())
+    }))
 }
 
 async fn connect(path: &Path) -> Result<UnixStream, LaunchError> {

@@ -29,6 +29,7 @@ use crate::cgroup::CgroupError;
 use crate::process::Process;
 use arguments::{INCOMING_SET, OUTGOING_SET};
 use monitor::{Monitor, Pending};
+use outlast_model::timeout;
 use qapi::qmp::{
     self, MigrationCapability, MigrationCapabilityStatus, MigrationStatus, migrate_set_capabilities,
 };
@@ -56,6 +57,8 @@ pub struct Qemu {
     restoring: Option<Restoring>,
     /// Whether the VMM is in its control group yet; no vCPU runs before that.
     confined: Option<JoinHandle<Result<(), CgroupError>>>,
+    /// Reads the guest's console until the VMM is dead.
+    console: Option<JoinHandle<()>>,
     watch: JoinHandle<()>,
 }
 
@@ -142,6 +145,13 @@ impl Backend for Qemu {
 
     fn process(&self) -> &Process {
         &self.process
+    }
+
+    async fn console_kept(&mut self) {
+        if let Some(console) = self.console.take() {
+            // When somebody else still holds its end there is no end of it.
+            let _ = tokio::time::timeout(timeout::LAST_WORDS, console).await;
+        }
     }
 
     fn kill(&self) -> Result<(), BackendError> {

@@ -8,11 +8,13 @@ use crate::link::Link;
 use outlast_machine::backend::Backend;
 use outlast_model::timeout;
 use outlast_wire::intent::Start;
+use std::rc::Rc;
 
 pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> {
     let vmm = core.vmm.as_mut().ok_or_else(|| Stumble::Failed("there is no VMM".to_owned()))?;
     let stream = vmm.connect_agent().await.map_err(Stumble::failed)?;
-    let link = core.link.insert(Link::new(stream));
+    let probes = Rc::clone(&core.desk.probes);
+    let link = core.link.insert(Link::new(stream).probed(probes));
     let hello = match core.intent.start {
         Start::Boot => link.hello().await,
         Start::Clone { .. } => {

@@ -25,7 +25,7 @@ use crate::heartbeat::Heartbeat;
 use crate::init::Reaping;
 use crate::journal::Journal;
 use crate::ledger::Ledger;
-use crate::link::{Link, LinkError};
+use crate::link::{Fault, Link, LinkError};
 use crate::output::OutputLog;
 use crate::program::Running;
 use outlast_machine::backend::{Backend, VmmEvents};
@@ -91,7 +91,7 @@ impl Stumble {
     fn on_link<E: std::error::Error + 'static>(error: E) -> Self {
         let mut cause: Option<&dyn std::error::Error> = Some(&error);
         while let Some(this) = cause {
-            if this.downcast_ref::<LinkError>().is_some_and(LinkError::is_broken) {
+            if this.downcast_ref::<LinkError>().is_some_and(|error| error.fault() == Fault::Broken) {
                 return Self::LinkBroke(chain(&error));
             }
             cause = this.source();

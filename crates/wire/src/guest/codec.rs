@@ -8,9 +8,14 @@ use thiserror::Error;
 #[derive(Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// The announced length is over [`MAX_FRAME`].
-    #[error("frame of {0} bytes announced, {MAX_FRAME} allowed")]
-    TooLong(usize),
+    /// The announced length is over what is allowed in this direction.
+    #[error("frame of {length} bytes announced, {allowed} allowed")]
+    TooLong {
+        /// The announced length, in bytes.
+        length: usize,
+        /// The longest allowed, in bytes.
+        allowed: usize,
+    },
     /// The bytes are not the expected protobuf message.
     #[error("frame is not a message of this protocol")]
     Malformed(#[source] prost::DecodeError),
@@ -19,11 +24,12 @@ pub enum FrameError {
 /// One message as a frame, length first.
 ///
 /// # Errors
-/// [`FrameError::TooLong`] when the encoded message is over [`MAX_FRAME`].
+/// [`FrameError::TooLong`] when the encoded message is over [`MAX_FRAME`]. (A guest's own frames are shorter by what
+/// is in them, see [`super::MAX_GUEST_FRAME`].)
 pub fn encode<M: Message>(message: &M) -> Result<Vec<u8>, FrameError> {
     let length = message.encoded_len();
     let announced = u32::try_from(length).ok().filter(|_| length <= MAX_FRAME);
-    let announced = announced.ok_or(FrameError::TooLong(length))?;
+    let announced = announced.ok_or(FrameError::TooLong { length, allowed: MAX_FRAME })?;
     let mut bytes = Vec::with_capacity(length + 4);
     bytes.extend_from_slice(&announced.to_be_bytes());
     message.encode_raw(&mut bytes);
@@ -42,16 +48,32 @@ pub fn decode<M: Message + Default>(body: &[u8]) -> Result<M, FrameError> {
 ///
 /// It holds at most one partial frame plus what the caller pushed in one piece, so a peer cannot make it
 /// grow without bound: callers take all complete frames out before they push more.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FrameDecoder {
     buffer: Vec<u8>,
     start: usize,
+    allowed: usize,
+}
+
+impl Default for FrameDecoder {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl FrameDecoder {
-    /// An empty decoder.
+    /// An empty decoder for frames of at most [`MAX_FRAME`]: those of the host.
     pub fn new() -> Self {
-        Self::default()
+        Self::of_at_most(MAX_FRAME)
+    }
+
+    /// An empty decoder for frames of at most [`super::MAX_GUEST_FRAME`]: those of a guest, which is not trusted.
+    pub fn of_guest() -> Self {
+        Self::of_at_most(super::MAX_GUEST_FRAME)
+    }
+
+    fn of_at_most(allowed: usize) -> Self {
+        Self { buffer: Vec::new(), start: 0, allowed }
     }
 
     /// Adds bytes that arrived.
@@ -78,8 +100,8 @@ impl FrameDecoder {
             return Ok(None);
         };
         let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
-        if length > MAX_FRAME {
-            return Err(FrameError::TooLong(length));
+        if length > self.allowed {
+            return Err(FrameError::TooLong { length, allowed: self.allowed });
         }
         let Some(body) = tail.get(..length) else {
             return Ok(None);
@@ -100,7 +122,9 @@ impl FrameDecoder {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{GuestFrame, GuestMessage, HostFrame, HostMessage, Output, Ping};
+    use super::super::{
+        GuestFrame, GuestMessage, HostFrame, HostMessage, MAX_CHUNK, MAX_GUEST_FRAME, Output, Ping,
+    };
     use super::*;
     use proptest::prelude::*;
 
@@ -108,7 +132,22 @@ mod tests {
     fn a_length_over_the_limit_is_refused_before_its_bytes_arrive() {
         let mut decoder = FrameDecoder::new();
         decoder.push(&u32::MAX.to_be_bytes());
-        assert!(matches!(decoder.next_body(), Err(FrameError::TooLong(_))));
+        assert!(matches!(decoder.next_body(), Err(FrameError::TooLong { .. })));
+        let mut decoder = FrameDecoder::of_guest();
+        let length = u32::try_from(MAX_GUEST_FRAME + 1).unwrap();
+        decoder.push(&length.to_be_bytes());
+        assert!(matches!(decoder.next_body(), Err(FrameError::TooLong { allowed: MAX_GUEST_FRAME, .. })));
+    }
+
+    #[test]
+    fn the_longest_piece_of_data_fits_into_a_frame_of_the_guest() {
+        let data = vec![0xff; MAX_CHUNK];
+        let output = GuestMessage::Output(Output { descriptor: u32::MAX, data });
+        let frame = encode(&GuestFrame { stream: u32::MAX, message: Some(output.clone()) }).unwrap();
+        let mut decoder = FrameDecoder::of_guest();
+        decoder.push(&frame);
+        let frame: GuestFrame = decoder.next_message().unwrap().unwrap();
+        assert_eq!(frame.message, Some(output));
     }
 
     #[test]
@@ -117,7 +156,7 @@ mod tests {
             stream: 1,
             message: Some(GuestMessage::Output(Output { descriptor: 1, data: vec![0; MAX_FRAME] })),
         };
-        assert!(matches!(encode(&frame), Err(FrameError::TooLong(_))));
+        assert!(matches!(encode(&frame), Err(FrameError::TooLong { .. })));
     }
 
     proptest! {

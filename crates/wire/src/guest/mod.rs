@@ -34,6 +34,11 @@ pub use words::guest_words;
 /// Longest protobuf message in a frame, in bytes. A longer announced length ends the connection.
 pub const MAX_FRAME: usize = 1024 * 1024;
 
+/// Longest protobuf message in a frame of the guest, in bytes: a piece of data and what is around it. It is much
+/// shorter than [`MAX_FRAME`], because a message can take many times its length in memory once it is decoded, and
+/// it is the host that decodes it.
+pub const MAX_GUEST_FRAME: usize = MAX_CHUNK + 8 * 1024;
+
 /// Largest piece of data in one [`Output`], [`FileData`] or [`StdinData`] message, in bytes.
 pub const MAX_CHUNK: usize = 64 * 1024;
 
