@@ -249,7 +249,7 @@ impl Lab {
         let library = Tree::all(library.path());
         let library = if self.own_library {
             // What a library is for is no leak; what is being made in it, or was left half made, is.
-            let kept = ["images", "kernels", "vmm", "boot", "canary", "verified"];
+            let kept = ["images", "kernels", "lean", "vmm", "boot", "canary", "verified"];
             // A leading dot is what scratch has; only locks and the store of finished things have it and stay.
             let below = ["", "/*", "/*/**", "/.store", "/.store/**", "/.lock", "/.lock-*"];
             let with_all = |tree: Tree, name: &&str| {

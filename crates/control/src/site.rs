@@ -24,6 +24,7 @@ const PLACES: &[&str] = &[
     "library",
     "images",
     "kernels",
+    "lean",
     "boot",
     "vmm",
     "templates",

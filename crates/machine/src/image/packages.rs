@@ -108,11 +108,18 @@ fn mmdebstrap(request: &TreeRequest<'_>, more: &[String]) -> Result<Program, Lib
 }
 
 impl Tree {
-    /// The packages it was made of, by the names of their files.
+    /// The packages that were unpacked first, by the names of their files: all of them when nothing is set up.
     pub(crate) fn packages(&self) -> Vec<Package> {
         let mut packages: Vec<_> = self.files.iter().filter_map(|name| package_of_file(name)).collect();
         packages.sort();
         packages
+    }
+
+    /// The packages that are set up in it.
+    pub(crate) fn installed(&self) -> Result<Vec<Package>, LibraryError> {
+        let path = self.root.join("var/lib/dpkg/status");
+        let status = fs::read_to_string(&path).map_err(LibraryError::io("read", &path))?;
+        Ok(installed(&status))
     }
 
     /// The version that the archive offers of the kernel package.
@@ -168,7 +175,7 @@ fn simulated(line: &str) -> Option<Package> {
 }
 
 /// The installed packages of a dpkg status file (deb822 paragraphs), sorted by name.
-pub(crate) fn installed(status: &str) -> Vec<Package> {
+fn installed(status: &str) -> Vec<Package> {
     let mut packages: Vec<_> = status
         .split("\n\n")
         .filter_map(|paragraph| {

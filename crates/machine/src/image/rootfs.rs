@@ -5,7 +5,7 @@
 //! id and resolver of each incarnation; so none of these are in here.
 
 use super::error::LibraryError;
-use super::packages::{self, Tree, TreeRequest, Variant, make_tree};
+use super::packages::{TreeRequest, Variant, make_tree};
 use super::program::Program;
 use super::progress::{Phase, Report, begin};
 use super::recipe::{self, Recipe};
@@ -77,7 +77,7 @@ pub(crate) fn make(
     let started = unix_seconds();
     let made = make_tree(&request, lock, report)?;
     begin(report, Phase::Trimming, "");
-    let packages = installed_packages(&made)?;
+    let packages = made.installed()?;
     trim(&made.root, recipe)?;
     furnish(&made.root)?;
     let newest = settle_times(&made.root, started)?;
@@ -85,12 +85,6 @@ pub(crate) fn make(
     let squashfs = pack(&made.root, scratch, newest, lock)?;
     tree::remove(&made.root)?;
     Ok(RootFs { squashfs, packages, kernel_version: made.kernel_version().map(str::to_owned) })
-}
-
-fn installed_packages(made: &Tree) -> Result<Vec<Package>, LibraryError> {
-    let path = made.root.join("var/lib/dpkg/status");
-    let status = fs::read_to_string(&path).map_err(LibraryError::io("read", &path))?;
-    Ok(packages::installed(&status))
 }
 
 fn trim(root: &Path, recipe: &Recipe) -> Result<(), LibraryError> {

@@ -148,7 +148,7 @@ fn make(
     (lock, scratch): (&BuildLock, &Path),
     report: Report<'_>,
 ) -> Result<Digest, LibraryError> {
-    let inputs = Inputs::among(&made.packages())?;
+    let inputs = Inputs::among(&made.installed()?)?;
     let release = configure(made, (lock, scratch), report)?;
     compile(made, (lock, scratch), report)?;
     let out = scratch.join("out");
