@@ -205,6 +205,11 @@ impl Running {
         self.wait()
     }
 
+    /// With another hard deadline, from now on.
+    pub fn limit_from_now(&mut self, limit: Duration) {
+        self.limit = self.started.elapsed() + limit;
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub fn wait(mut self) -> Output {

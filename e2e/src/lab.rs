@@ -202,13 +202,25 @@ impl Lab {
         until("one runner is there", Duration::from_secs(30), runner)
     }
 
-    /// Waits until a runner stands still at the point, by its own journal, and returns its evidence directory.
+    /// Waits for the one launcher there is, and takes hold of it.
+    #[track_caller]
+    pub fn launcher(&self) -> Process {
+        let launcher = || match process::launchers().as_slice() {
+            [one] => Process::hold(one),
+            _ => None,
+        };
+        until("one launcher is there", Duration::from_secs(30), launcher)
+    }
+
+    /// Waits until a runner, or a launcher, stands still at the point, by its own word, and returns the evidence
+    /// directory.
     #[track_caller]
     pub fn until_held(&self, point: FaultPoint) -> Evidence {
         let wanted = JournalEntry::Held { hold: point.name() };
         let is_held = |evidence: &Evidence| {
             let journal = Journal::parse(&fs::read(evidence.journal()).unwrap_or_default());
-            evidence.hold().exists() && journal.lines.iter().any(|line| line.entry == wanted)
+            let marked = fs::read_to_string(evidence.hold()).is_ok_and(|marker| marker == point.name());
+            marked && (point.is_launchers() || journal.lines.iter().any(|line| line.entry == wanted))
         };
         until(&format!("held at {}", point.name()), HELD_WITHIN, || {
             self.incarnations().into_iter().find(is_held)

@@ -17,10 +17,14 @@
 
 pub mod archive;
 pub mod call;
+pub mod cgroups;
+pub mod chaos;
+pub mod crash;
 pub mod deadline;
 pub mod entry;
 mod evidence;
 pub mod file;
+pub mod freezer;
 pub mod init;
 pub mod lab;
 pub mod library;

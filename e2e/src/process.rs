@@ -54,12 +54,22 @@ impl Process {
         }
     }
 
+    /// Kills it, if it still lives. Tells whether it did: a zombie takes a signal, too, and is none the worse.
+    pub fn try_kill(&self) -> bool {
+        !self.is_dead() && pidfd_send_signal(&self.descriptor, Signal::KILL).is_ok()
+    }
+
     /// Kills it, and waits until it is dead.
     #[track_caller]
     pub fn kill(&self) {
         self.signal(Signal::KILL);
         let dead = || self.is_dead().then_some(());
         deadline::until(&format!("{} is dead", self.comm), Duration::from_secs(2), dead);
+    }
+
+    /// Whether nothing of it is left: its parent has looked at how it ended.
+    pub fn is_gone(&self) -> bool {
+        read(self.pid).is_none_or(|now| now.comm != self.comm)
     }
 
     /// Whether it is dead: gone, or a zombie. A pidfd becomes readable when its process ends.
@@ -93,6 +103,13 @@ pub fn runners() -> Vec<Entry> {
     let mut runners = named("outlast-runner");
     runners.retain(|entry| entry.nested_pids.len() > 1 && entry.nested_pids.last() == Some(&1));
     runners
+}
+
+/// The launchers: processes of the same program in our own namespace.
+pub fn launchers() -> Vec<Entry> {
+    let mut launchers = named("outlast-runner");
+    launchers.retain(|entry| entry.nested_pids.len() == 1);
+    launchers
 }
 
 /// The VMMs that descend from that process.

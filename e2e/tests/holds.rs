@@ -1,76 +1,24 @@
-//! The runner is killed at every fault point, before and after each step: never a leak, never a false
-//! success, and the next run works.
+//! Holds themselves: where a runner stands still, and what it does when it is let go. What is done to it there is
+//! in `crash_points`.
 
+use outlast_e2e::crash::{Case, Fault};
 use outlast_e2e::{Setup, on_lab};
-use outlast_prove::FaultPoint;
+use outlast_prove::{FaultPoint, Place};
 use outlast_wire::journal::{Journal, JournalEntry};
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
-#[track_caller]
-fn killed_at(name: &str) {
-    let point = FaultPoint::named(name).expect("a fault point");
-    Setup::new().marked_for_proofs().run(|lab| {
-        // Baseline: it works, and the template exists, so that the held runner is the workload's own.
-        lab.python("print('before')", &[]).run().expect_code(0);
-        let running = lab.python("print('held')", &["--json"]).env("OUTLAST_HOLD", name).start();
-        let evidence = lab.until_held(point);
-        // Its pidfd is closed at once: it would be a file left open by this test.
-        lab.runner().kill();
-        let output = running.wait();
-        output.expect_code(125);
-        let id = output.json::<serde_json::Value>()["id"].as_str().expect("an id").to_owned();
-        let view = lab.show(&id);
-        assert!(evidence.path().ends_with(&view.incarnation));
-        let outcome = view.outcome.clone().expect("it is over");
-        if point.is_published() {
-            assert_eq!(outcome.kind, "lost", "it may have run: {view:#?}");
-            assert_eq!(view.death.expect("a death certificate").cause, "runner_killed");
-        } else {
-            assert_eq!(outcome.kind, "not_started", "it never ran: {view:#?}");
-            let step = outcome.step.expect("the step");
-            assert!(step == point.step() || Some(step.as_str()) == point.next_step(), "{step} at {name}");
-        }
-        assert!(outcome.cause.is_some_and(|cause| !cause.is_empty()));
-        lab.expect_nothing_left();
-        lab.python("print('after')", &[]).run().expect_code(0).expect_stdout("after\n");
-    });
-}
-
-macro_rules! killed_at {
-    ($($test:ident = $point:literal),+ $(,)?) => {
-        $(#[test] fn $test() { killed_at($point); })+
-        const POINTS: &[&str] = &[$($point),+];
-    };
-}
-
-killed_at! {
-    runner_killed_before_claim_leaves_nothing = "claim:before",
-    runner_killed_after_claim_leaves_nothing = "claim:after",
-    runner_killed_before_run_directory_leaves_nothing = "run-directory:before",
-    runner_killed_after_run_directory_leaves_nothing = "run-directory:after",
-    runner_killed_before_disks_leaves_nothing = "disks:before",
-    runner_killed_after_disks_leaves_nothing = "disks:after",
-    runner_killed_before_launch_vmm_leaves_nothing = "launch-vmm:before",
-    runner_killed_after_launch_vmm_leaves_nothing = "launch-vmm:after",
-    runner_killed_before_start_guest_leaves_nothing = "start-guest:before",
-    runner_killed_after_start_guest_leaves_nothing = "start-guest:after",
-    runner_killed_before_agent_hello_leaves_nothing = "agent-hello:before",
-    runner_killed_after_agent_hello_leaves_nothing = "agent-hello:after",
-    runner_killed_before_certify_leaves_nothing = "certify:before",
-    runner_killed_after_certify_leaves_nothing = "certify:after",
-    runner_killed_before_inputs_leaves_nothing = "inputs:before",
-    runner_killed_after_inputs_leaves_nothing = "inputs:after",
-    runner_killed_before_publish_leaves_nothing = "publish:before",
-    runner_killed_after_publish_leaves_nothing = "publish:after",
-    runner_killed_before_start_program_leaves_nothing = "start-program:before",
-    runner_killed_after_start_program_leaves_nothing = "start-program:after",
-}
-
+/// The cases themselves are tests of `crash_points`, each with its own name.
 #[test]
 fn every_fault_point_has_a_test() {
-    let all: Vec<String> = FaultPoint::all().into_iter().map(FaultPoint::name).collect();
-    assert_eq!(POINTS, all, "the list above is the table of steps, in its order");
+    for point in FaultPoint::all() {
+        let of_it = || Case::sensible().into_iter().filter(|case| case.point == point);
+        let is_long = |case: &Case| case.fault == Fault::Runner || case.fault == Fault::Launcher;
+        assert!(of_it().any(|case| is_long(&case)), "somebody dies at {}", point.name());
+    }
+    let places: BTreeSet<Place> = Case::representatives().iter().map(|case| case.point.place()).collect();
+    assert!(places.into_iter().eq(Place::all()), "one of each place is part of every check");
 }
 
 #[test]
@@ -139,7 +87,7 @@ fn the_journal_of_a_run_has_every_step_begun_and_done_in_order() {
             })
             .collect();
         let mut expected = Vec::new();
-        for point in FaultPoint::all() {
+        for point in FaultPoint::of_boot() {
             let phase = if point.name().ends_with(":before") { "Begin" } else { "Done" };
             expected.push(format!("{}:{phase}", point.step()));
         }

@@ -254,7 +254,8 @@ pub(crate) fn live_through(
     let store = site.store()?;
     store.intend(&NewIncarnation { id, intent: made.intent(None, now), created_unix_ns: now })?;
     drop(preparation);
-    match launch(site, &Order { store: store.id(), incarnation: id, leased: true, locks }) {
+    let order = Order { store: store.id(), incarnation: id, leased: true, locks, hold: None };
+    match launch(site, &order).and_then(|launched| launched.launcher.map(|()| launched.lease)) {
         Ok(lease) => {
             if let Some(lease) = lease {
                 await_runner(&lease, within)?;

@@ -12,7 +12,7 @@ use crate::site::{Site, SiteError};
 use outlast_machine::image::Lease as Lock;
 use outlast_machine::process::{Process, ProcessError};
 use outlast_machine::sys;
-use outlast_model::{IncarnationId, StoreId, timeout};
+use outlast_model::{Hold, IncarnationId, StoreId, timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -109,16 +109,32 @@ pub(crate) struct Order<'a> {
     pub(crate) leased: bool,
     /// Locks on what it uses; they live as long as the runner does.
     pub(crate) locks: &'a [Lock],
+    /// Where the launcher is to stand still.
+    pub(crate) hold: Option<Hold>,
+}
+
+/// A launcher's end.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    /// Our end of the lease, if there is one. Of a runner that came to life although its launcher failed it is as
+    /// good as of any other.
+    pub(crate) lease: Option<Lease>,
+    /// What became of the launcher itself.
+    pub(crate) launcher: Result<(), LaunchError>,
 }
 
 /// Starts the runner of an incarnation whose intent is in the store, and returns when it knows who it is.
 ///
 /// # Errors
-/// [`LaunchError`]; whether a runner came to life nevertheless is told by the store alone.
-pub(crate) fn launch(site: &Site, order: &Order<'_>) -> Result<Option<Lease>, LaunchError> {
+/// [`LaunchError`] when there was no launcher. When there was one that failed, whether a runner came to life
+/// nevertheless is told by the store alone.
+pub(crate) fn launch(site: &Site, order: &Order<'_>) -> Result<Launched, LaunchError> {
     let program = site.runner()?;
     let log = site.places().evidence(order.incarnation).runner_log();
     let mut command = command(site, order, &program);
+    if let Some(hold) = order.hold {
+        command.args(["--hold", &hold.to_string()]);
+    }
     command.stderr(open_log(&log)?);
     let mut inherited = locks_of(order)?;
     let mut lease = None;
@@ -134,8 +150,7 @@ pub(crate) fn launch(site: &Site, order: &Order<'_>) -> Result<Option<Lease>, La
     // can be seen.
     drop(command);
     let child = spawned.map_err(|source| LaunchError::Spawn { program, source })?;
-    await_exit(child, order.incarnation, &log)?;
-    Ok(lease)
+    Ok(Launched { lease, launcher: await_exit(child, order.incarnation, &log) })
 }
 
 fn command(site: &Site, order: &Order<'_>, program: &Path) -> Command {
@@ -236,7 +251,7 @@ mod tests {
     }
 
     fn order(incarnation: IncarnationId) -> Order<'static> {
-        Order { store: StoreId::from_parts(3, 4), incarnation, leased: true, locks: &[] }
+        Order { store: StoreId::from_parts(3, 4), incarnation, leased: true, locks: &[], hold: None }
     }
 
     fn hung_up(lease: &Lease, within: Duration) -> bool {
@@ -250,7 +265,9 @@ mod tests {
             # The "runner" stays until its lease ends, as the real one would.
             ( eval "cat <&$2" ) >/dev/null 2>&1 &"#;
         let (_top, site, incarnation) = site_with(script);
-        let lease = launch(&site, &order(incarnation)).unwrap().unwrap();
+        let Launched { lease, launcher } = launch(&site, &order(incarnation)).unwrap();
+        launcher.unwrap();
+        let lease = lease.unwrap();
         assert!(!hung_up(&lease, Duration::ZERO), "the launcher is gone, the runner is not");
         lease.give_up();
         assert!(hung_up(&lease, Duration::from_secs(20)));
@@ -262,7 +279,7 @@ mod tests {
     #[test]
     fn a_launcher_that_fails_is_quoted() {
         let (_top, site, incarnation) = site_with("echo 'first'; echo 'no cgroups here' >&2; exit 7");
-        let error = launch(&site, &order(incarnation)).unwrap_err();
+        let error = launch(&site, &order(incarnation)).unwrap().launcher.unwrap_err();
         assert!(error.to_string().contains("no cgroups here"), "{error}");
         assert!(matches!(error, LaunchError::Failed { .. }));
     }

@@ -20,10 +20,12 @@ use crate::request::{
 use crate::site::{Site, SiteError, require_root};
 use crate::template::{self, Readiness};
 use crate::{clock, evidence, reconcile};
+use outlast_machine::cgroup::{Hierarchy, IncarnationCgroup};
 use outlast_machine::image::Lease as Lock;
+use outlast_machine::process::{Process, Sighting};
 use outlast_machine::sys::signal::Interrupts;
 use outlast_model::limit::STDIN_BYTES;
-use outlast_model::{IncarnationId, WorkloadId, timeout};
+use outlast_model::{IncarnationId, Place, WorkloadId, timeout};
 use outlast_store::{Acceptance, NewWorkload};
 use outlast_wire::intent::{Purpose, Start};
 use outlast_wire::paths::Evidence;
@@ -132,25 +134,46 @@ fn accept(
     Ok(site.store()?.accept(&new)?)
 }
 
-/// A runner that cannot be started is an outcome, not an error: the workload has been accepted.
+/// A runner that cannot be started is an outcome, not an error: the workload has been accepted. One that came to
+/// life although its launcher died goes on.
 fn start_runner(
     site: &Site,
     (id, incarnation): (WorkloadId, IncarnationId),
     leased: bool,
     locks: &[Lock],
 ) -> Result<Accepted, Error> {
-    let order = Order { store: site.store()?.id(), incarnation, leased, locks };
-    match launch(site, &order) {
-        Ok(lease) => {
-            // While the guest boots there is time to tidy up.
-            evidence::retain(site);
-            let reading = evidence::read(site, incarnation);
-            Ok(Accepted { id, existing: false, lease, reading })
+    let hold = site.honoured_hold().filter(|hold| matches!(hold.place, Place::Launcher(_)));
+    let order = Order { store: site.store()?.id(), incarnation, leased, locks, hold };
+    let (lease, failure) = match launch(site, &order) {
+        Ok(launched) => (launched.lease, launched.launcher.err()),
+        Err(error) => (None, Some(error)),
+    };
+    if let Some(error) = failure {
+        reconcile::abandon(site, incarnation, &chain(&error))?;
+        adopt(site, incarnation);
+    }
+    // While the guest boots there is time to tidy up.
+    evidence::retain(site);
+    let reading = evidence::read(site, incarnation);
+    Ok(Accepted { id, existing: false, lease, reading })
+}
+
+/// Does what a launcher that died had left to do: its runner, should it live, is taken out of our control group,
+/// whose end must not be its own.
+fn adopt(site: &Site, incarnation: IncarnationId) {
+    let adopted = || -> Result<(), Error> {
+        let store = site.store()?;
+        let Some(runner) = store.incarnation(incarnation)?.and_then(|row| row.runner) else { return Ok(()) };
+        if let (Sighting::Alive(_), Ok(hierarchy)) = (Process::open(&runner), Hierarchy::detect()) {
+            let group = IncarnationCgroup::named(&hierarchy, store.id(), incarnation);
+            if let Err(error) = group.adopt_runner(runner.pid) {
+                tracing::warn!(%error, "a runner whose launcher died stays in our control group");
+            }
         }
-        Err(error) => {
-            reconcile::abandon(site, incarnation, &chain(&error))?;
-            Ok(Accepted { id, existing: false, lease: None, reading: None })
-        }
+        Ok(())
+    };
+    if let Err(error) = adopted() {
+        tracing::warn!(%error, "cannot look for a runner whose launcher died");
     }
 }
 

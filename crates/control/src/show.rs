@@ -83,6 +83,7 @@ fn view(site: &Site, workload: &WorkloadRow, incarnation: &IncarnationRow) -> Wo
         created_unix_ns: workload.created_unix_ns,
         ended_unix_ns: workload.ended_unix_ns,
         outcome: outcome(&workload.state),
+        dying: incarnation.dying.clone().filter(|_| incarnation.death.is_none()),
         death: incarnation.death.clone(),
         certificate: incarnation.certificate.clone(),
         timings_ms: incarnation.timings,

@@ -1,28 +1,30 @@
-//! Fault points: where a runner can be made to stand still, so that someone outside can break it there.
+//! Fault points: where a runner or its launcher can be made to stand still, so that someone outside can break it
+//! there.
 //!
-//! A hold never does harm by itself. The runner journals it and blocks; killing, starving or releasing it
+//! A hold never does harm by itself. Whoever is held says so and blocks; killing, starving or releasing it
 //! is the business of whoever asked. PID 1 of a namespace ignores its own SIGKILL, so a runner that tried
 //! to kill itself would prove nothing.
 
-use crate::step::{BootStep, UnknownStep};
+use crate::place::Place;
+use crate::step::UnknownStep;
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
 
-/// Which side of a step.
+/// Which side of a step or phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Edge {
-    /// Nothing of the step has been done.
+    /// Nothing of it has been done.
     Before,
-    /// All of the step has been done, nothing of the next.
+    /// All of it has been done, nothing of the next.
     After,
 }
 
 /// One fault point, written `STEP:before` or `STEP:after`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Hold {
-    /// The step.
-    pub step: BootStep,
+    /// The place.
+    pub place: Place,
     /// The side.
     pub edge: Edge,
 }
@@ -52,7 +54,7 @@ impl fmt::Display for Edge {
 
 impl fmt::Display for Hold {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}:{}", self.step, self.edge)
+        write!(out, "{}:{}", self.place, self.edge)
     }
 }
 
@@ -60,13 +62,13 @@ impl FromStr for Hold {
     type Err = HoldError;
     fn from_str(text: &str) -> Result<Self, HoldError> {
         let shape = || HoldError::Shape { text: text.chars().take(60).collect() };
-        let (step, edge) = text.split_once(':').ok_or_else(shape)?;
+        let (place, edge) = text.split_once(':').ok_or_else(shape)?;
         let edge = match edge {
             "before" => Edge::Before,
             "after" => Edge::After,
             _ => return Err(shape()),
         };
-        Ok(Self { step: step.parse()?, edge })
+        Ok(Self { place: place.parse()?, edge })
     }
 }
 
@@ -75,10 +77,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_step_has_two_fault_points_that_can_be_named() {
-        for &step in BootStep::ALL {
+    fn every_place_has_two_fault_points_that_can_be_named() {
+        for place in Place::all() {
             for edge in [Edge::Before, Edge::After] {
-                let hold = Hold { step, edge };
+                let hold = Hold { place, edge };
                 assert_eq!(hold.to_string().parse::<Hold>(), Ok(hold));
             }
         }

@@ -5,7 +5,7 @@
 //! logs, or knows how any of it is written down: time, randomness and ids are arguments, and `wire` has
 //! the forms that travel.
 //!
-//! Reading order: [`id`], [`mod@unit`], [`spec`], [`step`], [`outcome`], [`death`], [`workload`],
+//! Reading order: [`id`], [`mod@unit`], [`spec`], [`step`], [`place`], [`outcome`], [`death`], [`workload`],
 //! [`incarnation`], [`certificate`], [`hold`], [`timeout`], [`limit`], [`verdict`].
 
 pub mod certificate;
@@ -15,6 +15,7 @@ pub mod id;
 pub mod incarnation;
 pub mod limit;
 pub mod outcome;
+pub mod place;
 pub mod spec;
 pub mod step;
 pub mod timeout;
@@ -28,6 +29,7 @@ pub use hold::{Edge, Hold};
 pub use id::{IncarnationId, StoreId, WorkloadId};
 pub use incarnation::IncarnationState;
 pub use outcome::{Killer, Outcome};
+pub use place::{LauncherStep, Place, RunPhase};
 pub use step::BootStep;
 pub use unit::{Age, Memory, Timeout, VcpuCount};
 pub use verdict::Verdict;

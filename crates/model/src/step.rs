@@ -9,6 +9,7 @@
 //! `runner/src/boot/`; a step added here is covered there by the compiler and by every generated fault case.
 //! Network and volumes get their steps, between disks and launch, together with what they do.
 
+use crate::place::Place;
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
@@ -63,13 +64,20 @@ impl BootStep {
 
 /// A text names no step.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("'{text}' is not a boot step (one of: {})", names())]
+#[error("'{text}' is not a step (one of: {})", names())]
 pub struct UnknownStep {
     text: String,
 }
 
+impl UnknownStep {
+    /// That `text` is none; as much of it as a person reads is kept.
+    pub(crate) fn new(text: &str) -> Self {
+        Self { text: text.chars().take(40).collect() }
+    }
+}
+
 fn names() -> String {
-    BootStep::ALL.iter().map(|step| step.name()).collect::<Vec<_>>().join(", ")
+    Place::all().iter().map(|place| place.name()).collect::<Vec<_>>().join(", ")
 }
 
 impl fmt::Display for BootStep {
@@ -82,6 +90,6 @@ impl FromStr for BootStep {
     type Err = UnknownStep;
     fn from_str(text: &str) -> Result<Self, UnknownStep> {
         let found = Self::ALL.iter().find(|step| step.name() == text);
-        found.copied().ok_or_else(|| UnknownStep { text: text.chars().take(40).collect() })
+        found.copied().ok_or_else(|| UnknownStep::new(text))
     }
 }

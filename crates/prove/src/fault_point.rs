@@ -1,20 +1,25 @@
-//! Every place where a runner can be made to stand still, generated from the table of boot steps.
+//! Every place where an incarnation can be made to stand still, generated from the tables of steps and phases.
 //!
-//! A step added to that table is therefore covered by every generated fault case, or the case list is red.
+//! A line added to one of those tables is therefore covered by every generated crash case.
 
-use outlast_model::{BootStep, Edge, Hold};
+use outlast_model::{BootStep, Edge, Hold, LauncherStep, Place, RunPhase};
 
 /// A fault point, by the names the contract uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FaultPoint {
     hold: Hold,
 }
 
 impl FaultPoint {
-    /// All fault points, in the order in which a boot passes them.
+    /// All fault points, in the order in which a life passes them.
     pub fn all() -> Vec<Self> {
-        let edges = |step| [Edge::Before, Edge::After].map(|edge| Self { hold: Hold { step, edge } });
-        BootStep::ALL.iter().copied().flat_map(edges).collect()
+        let edges = |place| [Edge::Before, Edge::After].map(|edge| Self { hold: Hold { place, edge } });
+        Place::all().into_iter().flat_map(edges).collect()
+    }
+
+    /// Those of the runner's boot steps.
+    pub fn of_boot() -> Vec<Self> {
+        Self::all().into_iter().filter(|point| matches!(point.place(), Place::Boot(_))).collect()
     }
 
     /// The fault point of that name, `STEP:before` or `STEP:after`.
@@ -27,23 +32,83 @@ impl FaultPoint {
         self.hold.to_string()
     }
 
+    /// The step or phase.
+    pub fn place(self) -> Place {
+        self.hold.place
+    }
+
+    /// Which side of it.
+    pub fn edge(self) -> Edge {
+        self.hold.edge
+    }
+
+    /// What is done next by whoever stands here: the place itself, or the one after it. `None` behind the last of
+    /// the runner and behind the last of the launcher.
+    pub fn upcoming(self) -> Option<Place> {
+        match (self.hold.edge, self.hold.place) {
+            (Edge::Before, place) => Some(place),
+            (Edge::After, place) => {
+                place.next().filter(|next| matches!(next, Place::Launcher(_)) == self.is_launchers())
+            }
+        }
+    }
+
     /// The step's name.
     pub fn step(self) -> &'static str {
-        self.hold.step.name()
+        self.hold.place.name()
     }
 
     /// The name of the step that comes after this one, if there is one.
     pub fn next_step(self) -> Option<&'static str> {
-        let position = BootStep::ALL.iter().position(|step| *step == self.hold.step)?;
-        BootStep::ALL.get(position + 1).map(|step| step.name())
+        self.hold.place.next().map(Place::name)
     }
 
-    /// Whether the incarnation is already published as running when it stands here: from then on the
+    /// Whether it is the launcher that stands here.
+    pub fn is_launchers(self) -> bool {
+        matches!(self.hold.place, Place::Launcher(_))
+    }
+
+    /// Whether the runner's process exists when somebody stands here.
+    pub fn has_runner(self) -> bool {
+        self.is_behind(LauncherStep::Runner.into())
+    }
+
+    /// Whether the runner has been told who it is: then its life goes on beside a launcher that stands here.
+    pub fn is_told(self) -> bool {
+        self.is_behind(LauncherStep::Identity.into())
+    }
+
+    /// Whether the VMM lives when the runner stands here.
+    pub fn has_vmm(self) -> bool {
+        self.is_behind(BootStep::LaunchVmm.into()) && !self.is_behind(RunPhase::BuryVmm.into())
+    }
+
+    /// Whether the incarnation is already published as running when its runner stands here: from then on the
     /// program may have been sent, so an end here is `lost`; before, it is `not_started`.
     pub fn is_published(self) -> bool {
+        self.is_behind(BootStep::Publish.into())
+    }
+
+    /// Whether the runner knows that the program was sent.
+    pub fn is_sent(self) -> bool {
+        self.is_behind(BootStep::StartProgram.into())
+    }
+
+    /// Whether the runner has heard of the program's end.
+    pub fn is_decided(self) -> bool {
+        self.is_behind(RunPhase::Program.into())
+    }
+
+    /// Whether the outcome is written down.
+    pub fn is_over(self) -> bool {
+        self.is_behind(RunPhase::Outcome.into())
+    }
+
+    /// Whether all of `place` has been done.
+    fn is_behind(self, place: Place) -> bool {
         match self.hold.edge {
-            Edge::Before => self.hold.step > BootStep::Publish,
-            Edge::After => self.hold.step >= BootStep::Publish,
+            Edge::Before => self.hold.place > place,
+            Edge::After => self.hold.place >= place,
         }
     }
 }
@@ -53,11 +118,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_step_has_two_fault_points_that_can_be_named() {
+    fn every_place_has_two_fault_points_that_can_be_named() {
         let all = FaultPoint::all();
-        assert_eq!(all.len(), 2 * BootStep::ALL.len());
+        assert_eq!(all.len(), 2 * Place::all().len());
         assert!(all.iter().all(|point| FaultPoint::named(&point.name()) == Some(*point)));
-        assert!(all.last().is_some_and(|point| point.next_step().is_none()));
+        assert!(all.last().is_some_and(|point| point.upcoming().is_none()));
+        assert_eq!(FaultPoint::of_boot().len(), 2 * BootStep::ALL.len());
     }
 
     #[test]
@@ -66,5 +132,12 @@ mod tests {
         assert!(published.is_sorted() && !published[0] && published[published.len() - 1]);
         let first = FaultPoint::all()[published.iter().filter(|published| !**published).count()];
         assert_eq!(first.name(), "publish:after");
+    }
+
+    #[test]
+    fn a_vmm_lives_from_its_launch_to_its_burial() {
+        let has = |name| FaultPoint::named(name).is_some_and(FaultPoint::has_vmm);
+        assert!(has("launch-vmm:after") && has("program:after") && has("bury-vmm:before"));
+        assert!(!has("launch-vmm:before") && !has("bury-vmm:after") && !has("leave:after"));
     }
 }

@@ -1,6 +1,6 @@
 //! The arguments of `outlast-runner`. Only `outlast` writes them, so they are few, long and strict.
 
-use outlast_model::{IncarnationId, StoreId};
+use outlast_model::{Hold, IncarnationId, StoreId};
 use outlast_wire::paths::Places;
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -36,6 +36,8 @@ pub(crate) struct Order {
     pub(crate) lease: Option<RawFd>,
     /// Where the runner reads who it is.
     pub(crate) identity: Option<RawFd>,
+    /// Where the launcher is to stand still; the runner's own fault point stands in its intent.
+    pub(crate) hold: Option<Hold>,
 }
 
 /// An argument that cannot be used.
@@ -71,6 +73,7 @@ struct Written {
     lease: Option<OsString>,
     identity: Option<OsString>,
     spec: Option<OsString>,
+    hold: Option<OsString>,
 }
 
 /// Reads the words after the program's name.
@@ -102,6 +105,7 @@ impl Written {
                 Some("--lease-fd") => (&mut written.lease, "lease-fd"),
                 Some("--identity-fd") => (&mut written.identity, "identity-fd"),
                 Some("--spec-fd") => (&mut written.spec, "spec-fd"),
+                Some("--hold") => (&mut written.hold, "hold"),
                 Some(_) | None => return Err(ArgumentError::Unknown(option)),
             };
             *slot = Some(words.next().ok_or(ArgumentError::Missing(name))?);
@@ -117,10 +121,11 @@ impl Written {
         );
         Ok(Order {
             places,
-            store: id("store", self.store)?,
-            incarnation: id("incarnation", self.incarnation)?,
+            store: parsed("store", self.store)?,
+            incarnation: parsed("incarnation", self.incarnation)?,
             lease: self.lease.map(|fd| descriptor("lease-fd", Some(fd))).transpose()?,
             identity: self.identity.map(|fd| descriptor("identity-fd", Some(fd))).transpose()?,
+            hold: self.hold.map(|hold| parsed("hold", Some(hold))).transpose()?,
         })
     }
 }
@@ -131,7 +136,7 @@ fn directory(option: &'static str, value: Option<OsString>) -> Result<PathBuf, A
     if path.is_absolute() { Ok(path) } else { Err(ArgumentError::Value { option, value }) }
 }
 
-fn id<T: std::str::FromStr>(option: &'static str, value: Option<OsString>) -> Result<T, ArgumentError> {
+fn parsed<T: std::str::FromStr>(option: &'static str, value: Option<OsString>) -> Result<T, ArgumentError> {
     let value = value.ok_or(ArgumentError::Missing(option))?;
     let parsed = value.to_str().and_then(|text| text.parse().ok());
     parsed.ok_or(ArgumentError::Value { option, value })

@@ -8,14 +8,17 @@
 //! says how long it is, and the outcome is safe before anything that could fail is cleaned up. A runner that
 //! dies between the two leaves names that any process can find and remove.
 
-use crate::boot::{Core, chain};
+use crate::boot::{Core, alone, chain, survivors};
 use crate::clock;
 use crate::decision::{self, Ending};
+use crate::hold::FaultPoint;
+use crate::incarnation::stand;
 use crate::ladder::{self, Rung};
 use crate::ledger::LedgerError;
 use crate::program;
 use outlast_machine::backend::Backend;
-use outlast_model::{BootStep, DeathCause, Outcome};
+use outlast_machine::process::Process;
+use outlast_model::{BootStep, DeathCause, Edge, Outcome, RunPhase};
 use outlast_store::{Owner, StoreError};
 use outlast_wire::intent::Purpose;
 use outlast_wire::journal::JournalEntry;
@@ -37,27 +40,42 @@ pub(crate) enum EndError {
 }
 
 /// Ends the incarnation. Everything is cleaned up even when the end could not be written.
-pub(crate) async fn leave<B: Backend>(mut core: Core<B>, mut ending: Ending) -> Result<(), EndError> {
+pub(crate) async fn leave<B: Backend>(
+    mut core: Core<B>,
+    mut ending: Ending,
+    point: &FaultPoint,
+) -> Result<(), EndError> {
     core.journal.note(JournalEntry::End {
         cause: ending.cause.name().to_owned(),
         outcome: is_workload(&core).then(|| ending.outcome.to_string()),
     });
     core.desk.state.set("ending");
+    stand(point, RunPhase::BuryVmm, Edge::Before, &mut core.journal).await;
     bury_vmm(&mut core).await;
+    stand(point, RunPhase::BuryVmm, Edge::After, &mut core.journal).await;
     name_out_of_memory(&core, &mut ending);
     decision::name_panic(&mut ending, &console_end(&core.evidence.console_log()));
-    let (output_log_bytes, truncated_bytes) = close_output(&mut core, &mut ending).await;
+    stand(point, RunPhase::Outcome, Edge::Before, &mut core.journal).await;
+    let written = write_down(&mut core, ending).await;
+    stand(point, RunPhase::Outcome, Edge::After, &mut core.journal).await;
+    stand(point, RunPhase::Leave, Edge::Before, &mut core.journal).await;
+    core.undo_back_to(BootStep::Claim).await;
+    stand(point, RunPhase::Leave, Edge::After, &mut core.journal).await;
+    written
+}
+
+/// Makes the end durable: the output log first, then the outcome that says how long it is.
+async fn write_down<B: Backend>(core: &mut Core<B>, mut ending: Ending) -> Result<(), EndError> {
+    let (output_log_bytes, truncated_bytes) = close_output(core, &mut ending).await;
     core.timings.total = Some(program::since_request(&core.intent));
     let end = EndRecord {
-        outcome: is_workload(&core).then(|| OutcomeRecord::from(&ending.outcome)),
+        outcome: is_workload(core).then(|| OutcomeRecord::from(&ending.outcome)),
         death: DeathRecord::new(&ending.cause, ending.evidence, clock::unix_ns(), "runner"),
         output_log_bytes,
         truncated_bytes,
         timings: core.timings,
     };
-    let written = write(&core, end).await;
-    core.undo_back_to(BootStep::Claim).await;
-    written
+    write(core, end).await
 }
 
 fn is_workload<B: Backend>(core: &Core<B>) -> bool {
@@ -67,13 +85,37 @@ fn is_workload<B: Backend>(core: &Core<B>) -> bool {
 /// Kills the VMM and waits until its death is proved. One that will not die (in uninterruptible sleep, in a
 /// frozen cgroup) makes the incarnation `dying`, with its stack as evidence, for as long as it takes.
 async fn bury_vmm<B: Backend>(core: &mut Core<B>) {
-    let Some(vmm) = core.vmm.as_mut() else { return };
-    if ladder::descend(Rung::Kill, vmm, None, &mut core.journal).await.is_ok() {
+    let Some(vmm) = core.vmm.as_mut() else { return bury_remains(core).await };
+    if ladder::descend(Rung::Kill, vmm, None, &mut core.journal).await.is_err() {
+        let evidence = vmm.process().stack_evidence();
+        mark_dying(core, evidence).await;
+        if let Some(vmm) = core.vmm.as_ref() {
+            ladder::dead(vmm.process()).await;
+        }
+    }
+    if let Some(vmm) = core.vmm.as_mut() {
         vmm.console_kept().await;
-        core.vmm = None;
+    }
+    core.vmm = None;
+}
+
+/// The same for what a failed launch left, which was killed already. Without a VMM to hold it is whatever else
+/// lives in this PID namespace.
+async fn bury_remains<B: Backend>(core: &mut Core<B>) {
+    if !core.begun.contains(&BootStep::LaunchVmm) {
         return;
     }
-    let evidence = vmm.process().stack_evidence();
+    while alone().await.is_err() {
+        let survivors = survivors();
+        let evidence = survivors.iter().flat_map(Process::stack_evidence).collect();
+        mark_dying(core, evidence).await;
+        for survivor in &survivors {
+            ladder::dead(survivor).await;
+        }
+    }
+}
+
+async fn mark_dying<B: Backend>(core: &Core<B>, evidence: Vec<String>) {
     let (id, who) = (core.id, core.who.clone());
     let marked = core.ledger.call(move |store| store.mark_dying(id, &who, &evidence, clock::unix_ns())).await;
     match marked {
@@ -81,8 +123,6 @@ async fn bury_vmm<B: Backend>(core: &mut Core<B>) {
         Ok(Err(error)) => tracing::error!(error = chain(&error), "cannot mark the incarnation dying"),
         Err(error) => tracing::error!(error = chain(&error), "cannot mark the incarnation dying"),
     }
-    ladder::dead(vmm.process()).await;
-    core.vmm = None;
 }
 
 /// The end of what the guest's console said, as text; empty when it said nothing.

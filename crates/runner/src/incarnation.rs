@@ -27,7 +27,7 @@ use outlast_machine::cgroup::{CgroupError, Hierarchy};
 use outlast_machine::namespace::{self, NamespaceError};
 use outlast_machine::qemu::Qemu;
 use outlast_model::hold::HoldError;
-use outlast_model::{BootStep, DeathCause, Edge, Hold, Outcome};
+use outlast_model::{BootStep, DeathCause, Edge, Hold, Outcome, Place, RunPhase};
 use outlast_store::{IncarnationRow, StoreError};
 use outlast_wire::identity::ProcessIdentity;
 use outlast_wire::intent::{self, Purpose, Start};
@@ -148,7 +148,7 @@ impl<B: Backend> Incarnation<B> {
             // The row is somebody else's: there is nothing to end and nothing was made.
             Err(None) => return Ok(()),
         };
-        Ok(ending::leave(self.core, ending).await?)
+        Ok(ending::leave(self.core, ending, &self.fault_point).await?)
     }
 
     /// Walks the boot steps. `Err(None)` means that the row was not there to be claimed.
@@ -161,10 +161,10 @@ impl<B: Backend> Incarnation<B> {
                 Err(Stumble::NotOurs) => return Err(None),
                 Err(stumble) => {
                     let Some(cause) = self.fall_back_cause(step, &stumble) else {
-                        return Err(Some(stumbled(step, &stumble)));
+                        return Err(Some(self.stumbled(step, &stumble)));
                     };
                     if !self.fall_back(cause).await {
-                        return Err(Some(stumbled(step, &stumble)));
+                        return Err(Some(self.stumbled(step, &stumble)));
                     }
                     next = steps.iter().position(|step| *step == BootStep::Disks).unwrap_or(next);
                 }
@@ -175,7 +175,7 @@ impl<B: Backend> Incarnation<B> {
 
     /// One step: journalled, held where asked, cut short by whatever ends the incarnation.
     async fn walk(&mut self, step: BootStep) -> Result<(), Stumble> {
-        self.hold(step, Edge::Before).await?;
+        self.hold(step.into(), Edge::Before).await?;
         self.core.journal.step(step, StepPhase::Begin, None);
         let made = match self.make(step).await {
             Err(Stumble::LinkBroke(cause)) => {
@@ -191,7 +191,7 @@ impl<B: Backend> Incarnation<B> {
             Err(stumble) => self.core.journal.step(step, StepPhase::Failed, Some(stumble.to_string())),
         }
         made?;
-        self.hold(step, Edge::After).await
+        self.hold(step.into(), Edge::After).await
     }
 
     /// Does the step, cut short by whatever ends the incarnation. Three are not cut short, for what they began
@@ -214,8 +214,8 @@ impl<B: Backend> Incarnation<B> {
         }
     }
 
-    async fn hold(&mut self, step: BootStep, edge: Edge) -> Result<(), Stumble> {
-        let passed = self.fault_point.pass(step, edge, &mut self.core.journal).await;
+    async fn hold(&mut self, place: Place, edge: Edge) -> Result<(), Stumble> {
+        let passed = self.fault_point.pass(place, edge, &mut self.core.journal).await;
         passed.map_err(|error| Stumble::Failed(format!("the fault point: {error}")))
     }
 
@@ -231,6 +231,17 @@ impl<B: Backend> Incarnation<B> {
             Stumble::Interrupted(Interrupt::Vmm(event)) if restoring => Some(format!("{event:?}")),
             Stumble::Interrupted(Interrupt::LinkLost(error)) if restoring => Some(error.clone()),
             Stumble::Failed(_) | Stumble::LinkBroke(_) | Stumble::Interrupted(_) | Stumble::NotOurs => None,
+        }
+    }
+
+    fn stumbled(&self, step: BootStep, stumble: &Stumble) -> Ending {
+        // The row may say `running` by now, but whoever has not sent the program knows that it never ran.
+        let phase = if self.core.program_sent { Phase::Sent } else { Phase::Booting(step) };
+        match stumble {
+            Stumble::Failed(error) => Ending::step_failed(step, error.clone()),
+            Stumble::LinkBroke(error) => interrupted(phase, &Interrupt::LinkLost(error.clone())),
+            Stumble::Interrupted(interrupt) => interrupted(phase, interrupt),
+            Stumble::NotOurs => Ending::step_failed(step, "the row is owned by another".to_owned()),
         }
     }
 
@@ -272,6 +283,7 @@ impl<B: Backend> Incarnation<B> {
         else {
             return unbooted();
         };
+        stand(&self.fault_point, RunPhase::Program, Edge::Before, &mut self.core.journal).await;
         let ended = running.watch(link, &mut self.sources, log).await;
         self.core.timings.exec = Some(clock::millis(ended.took));
         let end = JournalEntry::Program {
@@ -279,21 +291,22 @@ impl<B: Backend> Incarnation<B> {
             detail: Some(ended.ending.outcome.to_string()),
         };
         self.core.journal.note(end);
+        stand(&self.fault_point, RunPhase::Program, Edge::After, &mut self.core.journal).await;
         if outputs && ended.guest_alive {
+            stand(&self.fault_point, RunPhase::Outputs, Edge::Before, &mut self.core.journal).await;
             let said = program::fetch_outputs(link, &mut self.sources, &self.core.evidence.outputs()).await;
             self.core.journal.note(JournalEntry::Program { phase: "outputs".to_owned(), detail: Some(said) });
+            stand(&self.fault_point, RunPhase::Outputs, Edge::After, &mut self.core.journal).await;
         }
         ended.ending
     }
 }
 
-fn stumbled(step: BootStep, stumble: &Stumble) -> Ending {
-    let phase = Phase::of_step(step);
-    match stumble {
-        Stumble::Failed(error) => Ending::step_failed(step, error.clone()),
-        Stumble::LinkBroke(error) => interrupted(phase, &Interrupt::LinkLost(error.clone())),
-        Stumble::Interrupted(interrupt) => interrupted(phase, interrupt),
-        Stumble::NotOurs => Ending::step_failed(step, "the row is owned by another".to_owned()),
+/// Stands still there if that is where to. What ends this way or that is not ended otherwise by a fault point
+/// that does not work.
+pub(crate) async fn stand(point: &FaultPoint, phase: RunPhase, edge: Edge, journal: &mut Journal) {
+    if let Err(error) = point.pass(phase.into(), edge, journal).await {
+        tracing::error!(%error, phase = phase.name(), "the fault point");
     }
 }
 

@@ -5,11 +5,12 @@
 //! (perhaps) an empty cgroup, which is found by its name.
 
 use crate::arguments::Order;
+use crate::hold::FaultPoint;
 use outlast_machine::cgroup::{CgroupError, Hierarchy, IncarnationCgroup};
 use outlast_machine::namespace::{self, NamespaceError};
 use outlast_machine::process::{self, ProcessError};
 use outlast_machine::sys;
-use outlast_model::timeout;
+use outlast_model::{Edge, LauncherStep, timeout};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -38,16 +39,22 @@ pub(crate) enum LaunchError {
     /// Telling it.
     #[error("cannot tell the runner who it is")]
     Tell(#[source] io::Error),
+    /// Standing still.
+    #[error("the fault point")]
+    Hold(#[source] io::Error),
 }
 
 /// Launches the runner of an incarnation and returns as soon as it knows who it is.
 pub(crate) fn launch(order: &Order) -> Result<(), LaunchError> {
     // Already the leader of a session when the caller saw to it; that is as good.
     let _ = rustix::process::setsid();
+    let fault_point = FaultPoint::new(order.hold, order.places.evidence(order.incarnation).hold());
     let hierarchy = Hierarchy::detect().map_err(LaunchError::Cgroup)?;
-    let cgroup =
-        IncarnationCgroup::create(&hierarchy, order.store, order.incarnation).map_err(LaunchError::Cgroup)?;
-    let launched = start_runner(order).and_then(|runner| adopt(&cgroup, runner));
+    let cgroup = held(&fault_point, LauncherStep::Cgroup, || {
+        IncarnationCgroup::create(&hierarchy, order.store, order.incarnation).map_err(LaunchError::Cgroup)
+    })?;
+    let launched = start_runner(order, &fault_point)
+        .and_then(|runner| held(&fault_point, LauncherStep::Adopt, || adopt(&cgroup, runner)));
     if launched.is_err() {
         // What cannot be removed now is found by its name later.
         let _ = cgroup.remove(timeout::DEATH);
@@ -67,17 +74,35 @@ fn adopt(cgroup: &IncarnationCgroup, mut runner: Child) -> Result<(), LaunchErro
     adopted
 }
 
-fn start_runner(order: &Order) -> Result<Child, LaunchError> {
+/// Does a step, standing still on either side of it where asked to.
+fn held<T>(
+    fault_point: &FaultPoint,
+    step: LauncherStep,
+    act: impl FnOnce() -> Result<T, LaunchError>,
+) -> Result<T, LaunchError> {
+    fault_point.pass_blocking(step, Edge::Before).map_err(LaunchError::Hold)?;
+    let made = act()?;
+    fault_point.pass_blocking(step, Edge::After).map_err(LaunchError::Hold)?;
+    Ok(made)
+}
+
+fn start_runner(order: &Order, fault_point: &FaultPoint) -> Result<Child, LaunchError> {
     let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
     let (read, write) = pipe.map_err(|errno| LaunchError::Pipe(errno.into()))?;
-    namespace::unshare_for_runner().map_err(LaunchError::Namespace)?;
-    let child = spawn(order, read).map_err(LaunchError::Spawn)?;
+    let child = held(fault_point, LauncherStep::Runner, || {
+        namespace::unshare_for_runner().map_err(LaunchError::Namespace)?;
+        spawn(order, read).map_err(LaunchError::Spawn)
+    })?;
+    held(fault_point, LauncherStep::Identity, || tell(child.id(), write))?;
+    Ok(child)
+}
+
+fn tell(runner: u32, pipe: OwnedFd) -> Result<(), LaunchError> {
     // A child that died already gives an error here, and end of file to nobody.
-    let identity = process::identity_of(child.id()).map_err(LaunchError::Identity)?;
+    let identity = process::identity_of(runner).map_err(LaunchError::Identity)?;
     let mut line = serde_json::to_vec(&identity).expect("an identity is plain data");
     line.push(b'\n');
-    File::from(write).write_all(&line).map_err(LaunchError::Tell)?;
-    Ok(child)
+    File::from(pipe).write_all(&line).map_err(LaunchError::Tell)
 }
 
 fn spawn(order: &Order, identity: OwnedFd) -> io::Result<Child> {

@@ -76,6 +76,10 @@ pub struct WorkloadView {
     pub ended_unix_ns: Option<u64>,
     /// How it ended.
     pub outcome: Option<OutcomeRecord>,
+    /// What was seen of a process of it that was killed and does not die, a sentence each: state, wait channel
+    /// and kernel stack. Until its death is proved nothing may take its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dying: Option<Vec<String>>,
     /// Why its incarnation ended.
     pub death: Option<DeathRecord>,
     /// The certificate.

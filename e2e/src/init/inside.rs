@@ -4,7 +4,7 @@ use super::cgroup::Cgroups;
 use super::{INSIDE, code_of};
 use anyhow::{Context as _, bail};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, wait};
 use rustix::thread::UnshareFlags;
 use std::ffi::{OsStr, OsString};
@@ -51,6 +51,7 @@ fn build(cgroups: &Cgroups) -> anyhow::Result<()> {
     rustix::thread::unshare(namespaces).context("make the test's namespaces")?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .context("make mounts private")?;
+    leave_others_work()?;
     let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", "/proc", "proc", plain, None).context("mount /proc")?;
     // Shared memory, sockets and scratch files of the host are not the test's. /tmp stays: labs are made there.
@@ -59,6 +60,24 @@ fn build(cgroups: &Cgroups) -> anyhow::Result<()> {
             .with_context(|| format!("mount {path}"))?;
     }
     cgroups.become_root().context("make the test's cgroup the root it sees")
+}
+
+/// Takes our copies of what others have mounted for the while, such as the trees that images are made in, out of
+/// the test's sight: they vanish from here, too, when their makers remove the directories below them.
+fn leave_others_work() -> anyhow::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("read the mounts")?;
+    let usual = ["/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp"];
+    // Those inside of others come later, and go first.
+    for line in mounts.lines().rev() {
+        let mut fields = line.split(' ').skip(1);
+        let (Some(point), Some(kind)) = (fields.next(), fields.next()) else { continue };
+        let is_usual = usual.iter().any(|usual| Path::new(point).starts_with(usual));
+        if matches!(kind, "proc" | "sysfs" | "devpts" | "tmpfs") && !is_usual {
+            // What cannot be taken away is seen, and may be taken for something that vanished.
+            let _ = unmount(point, UnmountFlags::DETACH);
+        }
+    }
+    Ok(())
 }
 
 /// Waits for every child there is, ours and the orphans', until `test` ends.

@@ -102,6 +102,9 @@ fn sheet(view: &WorkloadView, now: u64) -> String {
     if view.truncated_bytes > 0 {
         line("truncated", format!("{} bytes of output were not kept", view.truncated_bytes));
     }
+    for evidence in view.dying.iter().flatten() {
+        line("does not die", evidence.clone());
+    }
     if let Some(death) = &view.death {
         line("death", format!("{} (told by the {})", death.cause.replace('_', " "), death.by));
         for evidence in &death.evidence {

@@ -9,7 +9,7 @@ use crate::init::Reaping;
 use crate::ladder::{self, Rung};
 use outlast_machine::backend::{Backend, LaunchError, LaunchPlan, MemoryBacking, VmmEvent, VmmExit};
 use outlast_machine::jail::{self, Identity};
-use outlast_machine::process;
+use outlast_machine::process::{self, Process};
 use outlast_model::timeout;
 use outlast_wire::intent::{Purpose, Start};
 use std::path::PathBuf;
@@ -97,10 +97,10 @@ struct NotDead(Vec<String>);
 
 /// A launch that failed has killed what it started, and its driver does not wait: waits until nobody but this
 /// runner is in its PID namespace. No event tells that, so it is looked at until the last rung's patience ends.
-async fn alone() -> Result<(), String> {
+pub(crate) async fn alone() -> Result<(), String> {
     let empty = async {
         let mut look = tokio::time::interval(LOOK);
-        while others() != Ok(0) {
+        while !others().is_ok_and(|others| others.is_empty()) {
             look.tick().await;
             let _ = process::reap_orphans(&[]);
         }
@@ -109,16 +109,21 @@ async fn alone() -> Result<(), String> {
     waited.map_err(|_| "something of the VMM still lives in the PID namespace".to_owned())
 }
 
-/// How many others there are in this PID namespace, zombies included.
-fn others() -> Result<usize, String> {
+/// Whoever else is in this PID namespace. All of them descend from this runner, and none was waited for.
+pub(crate) fn survivors() -> Vec<Process> {
+    others().unwrap_or_default().into_iter().filter_map(|pid| Process::of_child(pid).ok()).collect()
+}
+
+/// The others in this PID namespace, zombies included.
+fn others() -> Result<Vec<u32>, String> {
     let entries = std::fs::read_dir("/proc").map_err(|error| chain(&error))?;
-    let is_pid = |name: &str| name != "1" && name.chars().all(|c| c.is_ascii_digit());
-    Ok(entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_pid)).count())
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Ok(pids.filter(|pid| *pid != std::process::id()).collect())
 }
 
 pub(super) fn probe<B: Backend>(core: &Core<B>) -> Presence {
     match (core.vmm.is_some(), others()) {
-        (false, Ok(0)) => Presence::Absent,
+        (false, Ok(others)) if others.is_empty() => Presence::Absent,
         (true, _) | (false, Ok(_)) => Presence::Present,
         (false, Err(_)) => Presence::Unknown,
     }

@@ -18,6 +18,8 @@ mod run_directory;
 mod start_guest;
 mod start_program;
 
+pub(crate) use launch_vmm::{alone, survivors};
+
 use crate::arguments::Order;
 use crate::control::{ControlServer, Desk};
 use crate::event::Interrupt;
@@ -146,6 +148,8 @@ pub(crate) struct Core<B: Backend> {
     pub(crate) certificate: Option<Certificate>,
     pub(crate) fell_back: Option<String>,
     pub(crate) output: Option<OutputLog>,
+    /// Whether the program may have left for the guest: from then on nobody can say that it never ran.
+    pub(crate) program_sent: bool,
     pub(crate) program: Option<Running>,
     pub(crate) timings: Timings,
 }
@@ -183,6 +187,7 @@ impl<B: Backend> Core<B> {
             certificate: None,
             fell_back: None,
             output: None,
+            program_sent: false,
             program: None,
             timings: Timings::default(),
         }

@@ -17,6 +17,7 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
     let (Purpose::Workload { program, .. }, Some(link)) = (&core.intent.purpose, core.link.as_mut()) else {
         return Err(Stumble::Failed("there is no program, or no guest to run it in".to_owned()));
     };
+    core.program_sent = true;
     core.journal.note(JournalEntry::Program { phase: "sent".to_owned(), detail: None });
     let stdin = program.stdin.then(|| core.evidence.input_stdin());
     let running = program::start(link, program, stdin.as_deref()).await.map_err(|error| {

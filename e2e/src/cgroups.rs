@@ -1,0 +1,29 @@
+//! Control groups as a test sees them from outside: where they are mounted, and those of one incarnation.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The mount points of all hierarchies, version 1 and 2.
+pub fn mounts() -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("our own mounts can be read");
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let is_cgroup = |fields: &Vec<&str>| matches!(fields.get(2), Some(&("cgroup" | "cgroup2")));
+    fields.filter(is_cgroup).map(|fields| PathBuf::from(fields[1])).collect()
+}
+
+/// The directories of an incarnation, one a hierarchy in use.
+pub fn of_incarnation(incarnation: &str) -> Vec<PathBuf> {
+    let stores = mounts().into_iter().flat_map(|mount| children(&mount.join("outlast")));
+    stores.map(|store| store.join(incarnation)).filter(|directory| directory.is_dir()).collect()
+}
+
+/// The group that holds this test's processes and limits their number.
+pub fn own_pids() -> PathBuf {
+    let candidates = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup/test"].map(PathBuf::from);
+    let found = candidates.into_iter().find(|directory| directory.join("pids.max").exists());
+    found.expect("the number of processes can be limited")
+}
+
+fn children(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}

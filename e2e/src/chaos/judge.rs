@@ -1,0 +1,110 @@
+//! The judgement of chaos: a function from what was planned and what the product says to what is wrong with it.
+
+use super::{Ended, Flavor, Landed, Target};
+use outlast_wire::view::{EventView, WorkloadView};
+use std::collections::BTreeMap;
+
+/// What the product says when all is over.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// All workloads.
+    pub workloads: Vec<WorkloadView>,
+    /// The whole audit log.
+    pub events: Vec<EventView>,
+    /// What each workload printed, by its id.
+    pub printed: BTreeMap<String, String>,
+}
+
+/// Everything that is wrong, a sentence each.
+pub fn violations(ended: &[Ended], seen: &Seen) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for one in ended {
+        let its: Vec<_> = seen.workloads.iter().filter(|view| is_of(view, one)).collect();
+        match its.as_slice() {
+            [] if may_be_unaccepted(one) => {}
+            [] => wrong.push(format!("{}: no workload, and its client lived: {}", one.run.mark(), one.said)),
+            [view] => wrong.extend(judge(one, view, seen)),
+            several => wrong.push(format!("{}: {} workloads", one.run.mark(), several.len())),
+        }
+    }
+    let known = seen.workloads.iter().filter(|view| !ended.iter().any(|one| is_of(view, one)));
+    wrong.extend(known.map(|view| format!("workload {} belongs to no run", view.id)));
+    wrong.extend(ends(seen));
+    wrong
+}
+
+fn is_of(view: &WorkloadView, one: &Ended) -> bool {
+    let mark = one.run.mark();
+    view.argv.iter().any(|word| word.contains(&mark))
+}
+
+/// A client that was killed may not have come so far.
+fn may_be_unaccepted(one: &Ended) -> bool {
+    one.run.target == Target::Cli && one.landed == Landed::Hit
+}
+
+fn judge(one: &Ended, view: &WorkloadView, seen: &Seen) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mark = one.run.mark();
+    let Some(outcome) = &view.outcome else { return vec![format!("{mark}: no outcome")] };
+    let kind = outcome.kind.as_str();
+    if !legal(one, kind, outcome.by.as_deref()) {
+        let (run, by) = (&one.run, &outcome.by);
+        wrong.push(format!(
+            "{mark}: {kind} by {by:?} ({:?}) is not legal for {run:?}, {:?}",
+            outcome.cause, one.landed
+        ));
+    }
+    if view.death.is_none() {
+        wrong.push(format!("{mark}: no death certificate"));
+    }
+    let printed = seen.printed.get(&view.id).map_or("", String::as_str);
+    let (begins, whole) = (format!("{mark} begins\n"), format!("{mark} begins\n{mark} ends\n"));
+    let agrees = match kind {
+        "completed" => printed == whole,
+        "not_started" => printed.is_empty(),
+        _ => printed.is_empty() || printed == begins || printed == whole,
+    };
+    if !agrees {
+        wrong.push(format!("{mark}: {kind}, and printed {printed:?}"));
+    }
+    if kind == "completed" && one.code.is_some_and(|code| code != 0) {
+        wrong.push(format!("{mark}: completed, and its client ended with {:?}", one.code));
+    }
+    if kind != "completed" && one.code == Some(0) && one.run.flavor != Flavor::Detached {
+        wrong.push(format!("{mark}: {kind}, and its client said success"));
+    }
+    wrong
+}
+
+/// Whether that outcome may follow from what was done.
+fn legal(one: &Ended, kind: &str, by: Option<&str>) -> bool {
+    if kind == one.run.flavor.natural() {
+        return true;
+    }
+    match (one.landed, one.run.target) {
+        (Landed::Hit, Target::Runner | Target::Vmm) => matches!(kind, "not_started" | "lost"),
+        // Killed before it had a runner to lose its client, or before the runner was told who it is.
+        (Landed::Hit, Target::Cli) if kind == "not_started" => true,
+        (Landed::Hit, Target::Cli) => {
+            kind == "killed" && by == Some("client gone") && one.run.flavor != Flavor::Detached
+        }
+        (Landed::Over, _) => false,
+    }
+}
+
+/// Every incarnation ended once, and every workload was accepted once.
+fn ends(seen: &Seen) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for view in &seen.workloads {
+        let count = |kind: &str, subject: String| {
+            seen.events.iter().filter(|event| event.kind == kind && event.subject == subject).count()
+        };
+        let ended = count("incarnation.ended", format!("incarnation:{}", view.incarnation));
+        let accepted = count("workload.accepted", format!("workload:{}", view.id));
+        if (accepted, ended) != (1, 1) {
+            wrong.push(format!("workload {}: accepted {accepted} times, ended {ended} times", view.id));
+        }
+    }
+    wrong
+}
