@@ -22,6 +22,7 @@ pub mod chaos;
 pub mod crash;
 pub mod deadline;
 pub mod entry;
+pub mod escape;
 mod evidence;
 pub mod file;
 pub mod freezer;

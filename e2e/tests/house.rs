@@ -13,8 +13,8 @@ const MAX_LINES: usize = 600;
 /// Words the house refuses in names of its own: they promise less than what is meant, or something else.
 const REFUSED: [&str; 8] =
     ["sandbox", "instance", "container", "job", "task", "manager", "handler", "daemon"];
-/// The only places that may use `unsafe`.
-const UNSAFE_PLACES: [&str; 2] = ["crates/machine/src/sys", "crates/agent/src/sys"];
+/// The only places that may use `unsafe`. The last is no part of the product: it plays somebody who breaks out.
+const UNSAFE_PLACES: [&str; 3] = ["crates/machine/src/sys", "crates/agent/src/sys", "e2e/src/escape/sys.rs"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in the workspace").to_owned()

@@ -19,8 +19,6 @@ use std::time::Duration;
 const MEMORY: &str = "memory";
 /// The device state's file in a template's directory.
 const STATE: &str = "state";
-/// What the kernel kills a process with that makes a call it must not.
-const SIGSYS: i32 = 31;
 /// How often the PID namespace is looked at while it empties.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -50,10 +48,10 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
     confined(pid, plan.identity.is_some())
 }
 
-/// A VMM that its confinement has stopped says so on its death certificate, however early that was.
+/// A VMM that its confinement has stopped, or a limit, says so on its death certificate, however early that was.
 fn stumble(error: LaunchError) -> Stumble {
     match error {
-        LaunchError::Exited { exit: exit @ VmmExit::Signal(SIGSYS), .. } => {
+        LaunchError::Exited { exit: exit @ VmmExit::Signal(_), .. } => {
             Stumble::Interrupted(Interrupt::Vmm(VmmEvent::Exited(exit)))
         }
         error => Stumble::failed(error),
