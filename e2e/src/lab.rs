@@ -161,6 +161,12 @@ impl Lab {
         self.outlast(&["show", "--json", id]).expect_code(0).json()
     }
 
+    /// The same as `ps` has it, which tells also of what cannot be decided.
+    #[track_caller]
+    pub fn show_as_is(&self, id: &str) -> WorkloadView {
+        self.workloads().into_iter().find(|view| view.id == id).expect("a workload of that id")
+    }
+
     /// What `outlast ps -a --json` prints: all workloads, newest first.
     #[track_caller]
     pub fn workloads(&self) -> Vec<WorkloadView> {

@@ -1,5 +1,6 @@
 //! The result of chaos, for people (Markdown) and for machines (JSON).
 
+use super::judge::was_too_slow;
 use super::{Ended, Landed};
 use outlast_wire::view::WorkloadView;
 use serde::Serialize;
@@ -60,7 +61,11 @@ impl Report {
             let mark = one.run.mark();
             let view = workloads.iter().find(|view| view.argv.iter().any(|word| word.contains(&mark)));
             let outcome = view.and_then(|view| view.outcome.as_ref());
-            let kind = outcome.map_or("never accepted", |outcome| outcome.kind.as_str()).to_owned();
+            let kind = match outcome {
+                None => "never accepted".to_owned(),
+                Some(outcome) if was_too_slow(outcome) => "not_started by the boot's deadline".to_owned(),
+                Some(outcome) => outcome.kind.clone(),
+            };
             let step = outcome.and_then(|outcome| outcome.step.clone());
             let reached = step.map_or_else(|| kind.clone(), |step| format!("{kind} at {step}"));
             let hit = one.landed == Landed::Hit;

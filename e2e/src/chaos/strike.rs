@@ -83,10 +83,11 @@ fn call<'lab>(lab: &'lab Lab, run: &Run) -> Call<'lab> {
     let shell = format!("echo {mark} begins; sleep 0.2; echo {mark} ends");
     let mut words = vec!["run", "--stdin", &stdin];
     match run.flavor {
-        Flavor::Clone => words.extend(["--timeout", "5m", &file]),
-        Flavor::Cold => words.extend(["--timeout", "5m", "--cold", &file]),
-        Flavor::Detached => words.extend(["--timeout", "5m", "--detach", &file]),
-        Flavor::Timeout => words.extend(["--timeout", "1s", &file]),
+        // The mark is an argument, too: the command in the guest is what a workload is known by afterwards.
+        Flavor::Clone => words.extend(["--timeout", "5m", &file, "--", &mark]),
+        Flavor::Cold => words.extend(["--timeout", "5m", "--cold", &file, "--", &mark]),
+        Flavor::Detached => words.extend(["--timeout", "5m", "--detach", &file, "--", &mark]),
+        Flavor::Timeout => words.extend(["--timeout", "1s", &file, "--", &mark]),
         Flavor::Base => words.extend(["--timeout", "5m", "--image", "base", "--", "sh", "-c", &shell]),
     }
     lab.call(&words).within(Duration::from_secs(900))
