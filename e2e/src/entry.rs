@@ -5,10 +5,10 @@
 //! binary that selected no test would exit with 0, too, and must not look like a pass.
 
 use crate::init::INSIDE;
+use crate::program;
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
@@ -47,7 +47,7 @@ fn run_again_inside() {
     let directory = tempfile::Builder::new().prefix("oer").tempdir().expect("a directory for the receipt");
     let receipt = directory.path().join("receipt");
     let this = env::current_exe().expect("a test knows its own program");
-    let status = Command::new(init_program(&this))
+    let status = Command::new(program::beside("outlast-e2e-init"))
         .arg(&this)
         .args(["--exact", &name, "--nocapture"])
         .env(RECEIPT, &receipt)
@@ -65,12 +65,4 @@ pub fn test_name() -> String {
     let thread = || std::thread::current().name().map(str::to_owned);
     let name = named.or_else(thread).filter(|name| name != "main");
     name.expect("a test has a name: run the tests with cargo nextest run --profile e2e")
-}
-
-/// Cargo builds the binaries of a package before its tests, into the directory above theirs.
-fn init_program(test: &Path) -> PathBuf {
-    let named = env::var_os("NEXTEST_BIN_EXE_outlast-e2e-init").map(PathBuf::from);
-    let beside = || test.parent().and_then(Path::parent).map(|up| up.join("outlast-e2e-init"));
-    let found = named.or_else(beside).filter(|path| path.exists());
-    found.expect("outlast-e2e-init is built together with the tests")
 }

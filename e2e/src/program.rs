@@ -29,3 +29,12 @@ fn release_directory() -> PathBuf {
     let triple = this.ancestors().nth(3).map(Path::to_owned);
     triple.expect("cargo's layout of the target directory").join("release")
 }
+
+/// A program of this package that is built together with its tests.
+pub fn beside(name: &str) -> PathBuf {
+    let named = env::var_os(format!("NEXTEST_BIN_EXE_{name}")).map(PathBuf::from);
+    let this = env::current_exe().expect("a test knows its own program");
+    let beside = || this.parent().and_then(Path::parent).map(|up| up.join(name));
+    let found = named.or_else(beside).filter(|path| path.exists());
+    found.unwrap_or_else(|| panic!("{name} is built together with the tests"))
+}

@@ -83,15 +83,6 @@ impl PartKind {
             Self::RootFs => "rootfs.squashfs",
         }
     }
-
-    /// What it may be called: images that people add may have another file system than built ones.
-    fn file_names(self) -> &'static [&'static str] {
-        match self {
-            Self::Kernel => &["vmlinux"],
-            Self::Modules => &["modules.cpio"],
-            Self::RootFs => &["rootfs.squashfs", "rootfs.ext4"],
-        }
-    }
 }
 
 /// One file of an image: what it is, what it hashes to, and its bytes.
@@ -99,8 +90,6 @@ impl PartKind {
 pub struct Part {
     /// Which file.
     pub kind: PartKind,
-    /// What it is called in the image's directory.
-    pub file_name: &'static str,
     /// SHA-256 of its content.
     pub digest: Digest,
     /// Its length in bytes.
@@ -303,12 +292,9 @@ pub(crate) fn is_image_name(name: &str) -> bool {
 }
 
 fn part(parts: &[wire::Part], kind: PartKind) -> Result<Part, ManifestError> {
-    let name = |part: &wire::Part| kind.file_names().iter().copied().find(|name| *name == part.name);
-    let mut found = parts.iter().filter_map(|part| Some((part, name(part)?)));
+    let mut found = parts.iter().filter(|part| part.name == kind.file_name());
     match (found.next(), found.next()) {
-        (Some((part, file_name)), None) => {
-            Ok(Part { kind, file_name, digest: part.sha256.parse()?, size: part.size })
-        }
+        (Some(part), None) => Ok(Part { kind, digest: part.sha256.parse()?, size: part.size }),
         _ => Err(ManifestError::Part { name: kind.file_name() }),
     }
 }
