@@ -31,4 +31,4 @@ pub fn make(path: &Path, borrowed: &[&str]) -> io::Result<()> {
 }
 
 /// The parts that nothing but `outlast image build` and the canary ever change.
-pub const IMMUTABLE: [&str; 5] = ["images", "kernels", "vmm", "boot", "canary"];
+pub const IMMUTABLE: [&str; 6] = ["images", "kernels", "lean", "vmm", "boot", "canary"];

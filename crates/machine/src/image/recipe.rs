@@ -100,8 +100,9 @@ const fn with_stock_kernel(min_limit: u64, min_machine: u64) -> MemoryRecipe {
 /// The lean kernel in a machine of 64 MiB: 15 MiB never show in MemTotal; kernel, agent and root file system take 21. The
 /// rest is room for page cache.
 const LEAN_KERNEL_RESERVE: Memory = mib(44);
-/// Page structures and page tables; it keeps no more free of a larger machine, having no huge pages. With 1 in 32 a
-/// program that eats its limit was killed by it in the tightest machines of 64 MiB to 4 GiB.
+/// Page structures (1 byte in 64) and page tables (1 in 512), and as much again; it keeps little free of a larger machine,
+/// having no huge pages. With 1 in 32 a program that eats its limit was killed by it in the tightest machines of 64 MiB
+/// to 1 GiB.
 const LEAN_KERNEL_RESERVE_SHARE: u64 = 32;
 
 const fn with_lean_kernel(min_limit: u64, min_machine: u64) -> MemoryRecipe {

@@ -43,7 +43,7 @@ const STEPS: u64 = 1900;
 
 /// In the tree. `/usr/src/SOURCE.tar.xz` unpacks to a directory of the package's name.
 const CONFIGURE: &str = "cd /usr/src && tar -xJf linux-source-6.1.tar.xz && cd linux-source-6.1 && make -s tinyconfig && \
-                         cat /usr/src/wishes >> .config && make -s olddefconfig && make -s kernelrelease > ../release";
+                         cat /usr/src/wishes >> .config && make -s olddefconfig";
 /// Nothing of the host and the hour is compiled in. `nice`: machines run beside this for minutes.
 const MAKE: &str = "export TMPDIR=/tmp KBUILD_BUILD_USER=outlast KBUILD_BUILD_HOST=outlast KBUILD_BUILD_VERSION=1 \
                     KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970'; cd /usr/src/linux-source-6.1 && \
@@ -149,8 +149,9 @@ fn make(
     report: Report<'_>,
 ) -> Result<Digest, LibraryError> {
     let inputs = Inputs::among(&made.installed()?)?;
-    let release = configure(made, (lock, scratch), report)?;
+    configure(made, (lock, scratch), report)?;
     compile(made, (lock, scratch), report)?;
+    let release = read(&source_of(made).join("include/config/kernel.release"))?.trim().to_owned();
     let out = scratch.join("out");
     tree::make_private_directory(&out)?;
     let source = source_of(made);
@@ -174,23 +175,27 @@ fn make(
     Ok(super::parse(&json).map_err(damaged)?.1)
 }
 
-/// Unpacks and configures; gives back the kernel's release once every option is as asked for.
+/// Unpacks and configures, and sees to it that every option is as asked for.
 fn configure(
     made: &Tree,
     (lock, scratch): (&BuildLock, &Path),
     report: Report<'_>,
-) -> Result<String, LibraryError> {
+) -> Result<(), LibraryError> {
     begin(report, Phase::Kernel, "unpacking the source");
     tree::write_new(&made.root.join("usr/src/wishes"), WISHES.as_bytes(), 0o444)?;
     inside(made, scratch, CONFIGURE).run(lock, &mut |line| {
         report(Progress { phase: Phase::Kernel, done: 0, total: None, detail: line });
     })?;
-    let read = |path: PathBuf| fs::read_to_string(&path).map_err(LibraryError::io("read", &path));
-    let missing = unfulfilled(WISHES, &read(source_of(made).join(".config"))?);
-    if !missing.is_empty() {
-        return Err(LibraryError::KernelOptions { source_package: SOURCE, missing });
+    let missing = unfulfilled(WISHES, &read(&source_of(made).join(".config"))?);
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(LibraryError::KernelOptions { source_package: SOURCE, missing })
     }
-    Ok(read(made.root.join("usr/src/release"))?.trim().to_owned())
+}
+
+fn read(path: &Path) -> Result<String, LibraryError> {
+    fs::read_to_string(path).map_err(LibraryError::io("read", path))
 }
 
 fn compile(
