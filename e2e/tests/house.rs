@@ -23,7 +23,7 @@ fn root() -> PathBuf {
 /// Every Rust file of ours, relative to the root.
 fn sources() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
-    for directory in ["crates", "e2e", "benches"] {
+    for directory in ["crates", "e2e", "benches", "fuzz/src", "fuzz/fuzz_targets", "fuzz/examples"] {
         collect(&root().join(directory), &mut found);
     }
     found.sort();
@@ -221,11 +221,18 @@ const DEV_EDGES: [(&str, &str); 0] = [];
 const SHIPPED: [Option<&str>; 2] = [None, Some("build")];
 const OF_TESTS: [Option<&str>; 1] = [Some("dev")];
 
+/// The workspaces of ours: the product with its tests, and the fuzz targets, which are built with other flags.
+const WORKSPACES: [&str; 2] = ["Cargo.toml", "fuzz/Cargo.toml"];
+
 /// What every crate of ours uses of ours in one of these ways, as cargo says: short names.
 fn edges(kinds: &[Option<&str>]) -> BTreeMap<String, BTreeSet<String>> {
+    WORKSPACES.iter().flat_map(|manifest| edges_in(manifest, kinds)).collect()
+}
+
+fn edges_in(manifest: &str, kinds: &[Option<&str>]) -> BTreeMap<String, BTreeSet<String>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1", "--manifest-path", manifest])
         .current_dir(root())
         .output()
         .expect("cargo can be started");
