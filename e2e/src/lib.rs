@@ -27,6 +27,7 @@ pub mod escape;
 mod evidence;
 pub mod file;
 pub mod freezer;
+pub mod guest_lab;
 pub mod hostile;
 pub mod init;
 pub mod lab;

@@ -138,13 +138,34 @@ fn console_end(path: &Path) -> String {
     read().map(|bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
-/// A SIGKILL of the VMM that nobody sent is the host's kernel, short of memory, if its cgroup says so.
+/// What the VMM's cgroup counted is evidence for how the VMM ended by itself. A SIGKILL that nobody sent is the
+/// host's kernel, short of memory, if the cgroup says so.
 fn name_out_of_memory<B: Backend>(core: &Core<B>, ending: &mut Ending) {
-    let kills = core.cgroup.oom_kills().unwrap_or(0);
-    if kills > 0 && ending.cause == (DeathCause::VmmSignalled { signal: 9 }) {
-        ending.cause = DeathCause::HostOutOfMemory;
-        ending.evidence.push(format!("the VMM's cgroup counts {kills} processes killed for want of memory"));
+    let by_itself = match ending.cause {
+        DeathCause::VmmSignalled { .. }
+        | DeathCause::VmmExited { .. }
+        | DeathCause::VmmBlocked
+        | DeathCause::BootFailed
+        | DeathCause::HostOutOfMemory
+        | DeathCause::Unknown => true,
+        DeathCause::Stopped
+        | DeathCause::GuestShutdown
+        | DeathCause::GuestPanic
+        | DeathCause::GuestOutOfMemory
+        | DeathCause::GuestProtocol
+        | DeathCause::RunnerKilled
+        | DeathCause::NeverClaimed
+        | DeathCause::HostRebooted
+        | DeathCause::TimedOut => false,
+    };
+    if !by_itself {
+        return;
     }
+    let events = core.cgroup.events();
+    if events.oom_kills > Some(0) && ending.cause == (DeathCause::VmmSignalled { signal: 9 }) {
+        ending.cause = DeathCause::HostOutOfMemory;
+    }
+    ending.evidence.extend(events.sentences());
 }
 
 /// Syncs the output log, beside the event loop: a slow disk must not stop the heart. Output that may be lost

@@ -269,6 +269,7 @@ fn end(
     let log = look::measure_output(site, row.id);
     let mut evidence = verdict.evidence;
     evidence.extend(log.complaint);
+    evidence.extend(sweep::counted(site.store()?.id(), row.id));
     let record = EndRecord {
         outcome: outcome.as_ref().map(OutcomeRecord::from),
         death: DeathRecord::new(&death, evidence, clock::unix_ns(), "reconciler"),

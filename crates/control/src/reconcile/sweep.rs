@@ -161,6 +161,12 @@ fn remove_cgroup(store: StoreId, id: IncarnationId, within: Duration) -> io::Res
     removed.map(drop).map_err(io::Error::other)
 }
 
+/// What the kernel counted in an incarnation's control group, a sentence each.
+pub(super) fn counted(store: StoreId, id: IncarnationId) -> Vec<String> {
+    let Ok(hierarchy) = Hierarchy::detect() else { return Vec::new() };
+    IncarnationCgroup::named(&hierarchy, store, id).events().sentences()
+}
+
 /// The incarnations of this store that have a control group.
 pub(crate) fn cgroups(store: StoreId) -> Vec<IncarnationId> {
     let listed = Hierarchy::detect().and_then(|hierarchy| cgroup::list(&hierarchy, store));

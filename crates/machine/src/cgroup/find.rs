@@ -14,17 +14,31 @@ use std::path::{Component, Path, PathBuf};
 /// take the limits of a VMM.
 const CONTROLLERS: &[&str] = &["memory", "pids", "cpu"];
 
-/// The control group hierarchies that are used on this host.
+/// The control group hierarchies that are used on this host: one or more of v1, the one of v2, or, on a hybrid
+/// host, some of v1 and what v1 left to v2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hierarchy {
-    version: Version,
-    roots: Vec<PathBuf>,
+    trees: Vec<Tree>,
+}
+
+/// One hierarchy: where we may make groups in it, and what it controls for us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tree {
+    pub(super) root: PathBuf,
+    pub(super) version: Version,
+    controllers: Vec<&'static str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Version {
+pub(super) enum Version {
     V1,
     V2,
+}
+
+impl Tree {
+    pub(super) fn has(&self, controller: &str) -> bool {
+        self.controllers.contains(&controller)
+    }
 }
 
 impl Hierarchy {
@@ -43,67 +57,141 @@ impl Hierarchy {
     /// As [`Self::detect`], from the texts of the two files, with every path looked up below `prefix`.
     pub fn detect_in(mountinfo: &str, own: &str, prefix: &Path) -> Result<Self, CgroupError> {
         let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
-        let v1: Vec<PathBuf> = CONTROLLERS
-            .iter()
-            .filter_map(|controller| mounts.iter().find(|mount| mount.has_controller(controller)))
-            .map(|mount| below(prefix, &mount.point))
-            .collect();
-        if !v1.is_empty() {
-            return match v1.iter().find(|root| !writable(root)) {
-                None => Ok(Self { version: Version::V1, roots: deduplicated(v1) }),
-                Some(root) => Err(unavailable(format!("{} is not writable", root.display()))),
-            };
+        let mut trees = v1_trees(&mounts, prefix);
+        if let Some(tree) = trees.iter().find(|tree| !writable(&tree.root)) {
+            return Err(unavailable(format!("{} is not writable", tree.root.display())));
         }
-        let Some(unified) = mounts.iter().find(|mount| mount.kind == "cgroup2") else {
-            return Err(unavailable("no control group file system is mounted".to_owned()));
-        };
-        let top = below(prefix, &unified.point);
-        let candidates = delegation_candidates(&top, own_v2_path(own));
-        match candidates.into_iter().find(|candidate| writable(candidate)) {
-            Some(root) => Ok(Self { version: Version::V2, roots: vec![root] }),
-            None => {
-                Err(unavailable(format!("nothing from {} down to our own group is writable", top.display())))
+        match v2_tree(&mounts, own, prefix) {
+            // Beside v1 it is of use only for a controller that v1 does not have: each tree costs a move per start.
+            Ok(mut tree) => {
+                let in_v1 = |controller: &str| trees.iter().any(|tree| tree.has(controller));
+                tree.controllers.retain(|controller| !in_v1(controller));
+                if trees.is_empty() || !tree.controllers.is_empty() {
+                    trees.push(tree);
+                }
             }
+            Err(reason) if trees.is_empty() => return Err(unavailable(reason)),
+            Err(_) => {}
         }
+        Ok(Self { trees })
     }
 
-    /// One sentence for people.
+    /// One sentence for people: each hierarchy with its controllers, and which of those in use are nowhere.
     pub fn describe(&self) -> String {
-        let roots: Vec<String> = self.roots.iter().map(|root| root.display().to_string()).collect();
-        match self.version {
-            Version::V1 => format!("cgroup v1: {}", roots.join(", ")),
-            Version::V2 => format!("cgroup v2: {}", roots.join(", ")),
+        let said: Vec<String> = self.trees.iter().map(Tree::describe).collect();
+        let is_there = |controller: &str| self.trees.iter().any(|tree| tree.has(controller));
+        let missing: Vec<&str> = CONTROLLERS.iter().copied().filter(|name| !is_there(name)).collect();
+        let mut text = said.join(", ");
+        if !missing.is_empty() {
+            text = format!("{text}; without {}", missing.join(", "));
         }
+        text
+    }
+
+    /// The hierarchies.
+    pub(super) fn trees(&self) -> &[Tree] {
+        &self.trees
+    }
+
+    /// The hierarchy that has a controller.
+    pub(super) fn tree_of(&self, controller: &str) -> Option<&Tree> {
+        self.trees.iter().find(|tree| tree.has(controller))
     }
 
     /// The directories in which `outlast` stands.
-    pub(super) fn roots(&self) -> &[PathBuf] {
-        &self.roots
-    }
-
-    /// Makes the directories `path` below `root`, each handing the controllers down to the next on v2.
-    ///
-    /// A controller that cannot be handed down (the group above keeps it, or holds processes itself) is not
-    /// there below: what needs it fails then and says so.
-    pub(super) fn delegate(&self, root: &Path, path: &[&str]) -> Result<(), CgroupError> {
-        let mut directory = root.to_owned();
-        for name in path {
-            if self.version == Version::V2 {
-                hand_down(&directory);
-            }
-            directory.push(name);
-            make(&directory)?;
-        }
-        if self.version == Version::V2 {
-            hand_down(&directory);
-        }
-        Ok(())
+    pub(super) fn roots(&self) -> impl Iterator<Item = &Path> {
+        self.trees.iter().map(|tree| tree.root.as_path())
     }
 
     #[cfg(test)]
-    pub(super) fn v1_at(roots: Vec<PathBuf>) -> Self {
-        Self { version: Version::V1, roots }
+    pub(super) fn v1_at(roots: Vec<(PathBuf, &'static str)>) -> Self {
+        let tree = |(root, controller)| Tree { root, version: Version::V1, controllers: vec![controller] };
+        Self { trees: roots.into_iter().map(tree).collect() }
     }
+
+    #[cfg(test)]
+    pub(super) fn v2_at(root: PathBuf) -> Self {
+        Self { trees: vec![Tree { root, version: Version::V2, controllers: CONTROLLERS.to_vec() }] }
+    }
+}
+
+impl Tree {
+    /// Makes the directories `path` below the root, each handing the controllers down to the next on v2.
+    ///
+    /// A controller that cannot be handed down (the group above keeps it, or holds processes itself) is not
+    /// there below: what needs it fails then and says so.
+    pub(super) fn delegate(&self, path: &[&str]) -> Result<(), CgroupError> {
+        let mut directory = self.root.clone();
+        for name in path {
+            self.hand_down(&directory);
+            directory.push(name);
+            make(&directory)?;
+        }
+        self.hand_down(&directory);
+        Ok(())
+    }
+
+    /// Enables for the children of `directory` whatever of its controllers it has and has not handed down yet.
+    fn hand_down(&self, directory: &Path) {
+        if self.version == Version::V1 {
+            return;
+        }
+        let (here, below) =
+            (words(&directory.join("cgroup.controllers")), words(&directory.join("cgroup.subtree_control")));
+        for controller in &self.controllers {
+            let is_in = |list: &[String]| list.iter().any(|word| word == controller);
+            if is_in(&here) && !is_in(&below) {
+                // See `delegate` for what a refusal means.
+                let _ = std::fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"));
+            }
+        }
+    }
+
+    fn describe(&self) -> String {
+        let version = match self.version {
+            Version::V1 => "v1",
+            Version::V2 => "v2",
+        };
+        let controllers =
+            if self.controllers.is_empty() { "nothing".to_owned() } else { self.controllers.join(", ") };
+        format!("cgroup {version}: {controllers} at {}", self.root.display())
+    }
+}
+
+/// What v1 has of our controllers. Two may be mounted together.
+fn v1_trees(mounts: &[Mount], prefix: &Path) -> Vec<Tree> {
+    let mut trees: Vec<Tree> = Vec::new();
+    for &controller in CONTROLLERS {
+        let Some(mount) = mounts.iter().find(|mount| mount.has_controller(controller)) else { continue };
+        let root = below(prefix, &mount.point);
+        match trees.iter_mut().find(|tree| tree.root == root) {
+            Some(tree) => tree.controllers.push(controller),
+            None => trees.push(Tree { root, version: Version::V1, controllers: vec![controller] }),
+        }
+    }
+    trees
+}
+
+/// The place in v2 that is ours, and what it has of our controllers; or why there is none.
+fn v2_tree(mounts: &[Mount], own: &str, prefix: &Path) -> Result<Tree, String> {
+    let Some(unified) = mounts.iter().find(|mount| mount.kind == "cgroup2") else {
+        return Err("no control group file system is mounted".to_owned());
+    };
+    let top = below(prefix, &unified.point);
+    let candidates = delegation_candidates(&top, own_v2_path(own));
+    let Some(root) = candidates.into_iter().find(|candidate| writable(candidate)) else {
+        return Err(format!("nothing from {} down to our own group is writable", top.display()));
+    };
+    let offered = words(&root.join("cgroup.controllers"));
+    let is_offered = |controller: &&str| offered.iter().any(|word| word == controller);
+    let controllers = CONTROLLERS.iter().copied().filter(is_offered).collect();
+    Ok(Tree { root, version: Version::V2, controllers })
+}
+
+/// The words of a file of v2; none when it cannot be read.
+fn words(file: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.split_whitespace().map(str::to_owned).collect()
 }
 
 fn unavailable(reason: String) -> CgroupError {
@@ -112,17 +200,6 @@ fn unavailable(reason: String) -> CgroupError {
 
 fn writable(path: &Path) -> bool {
     rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok()
-}
-
-/// Two controllers may be mounted together.
-fn deduplicated(mut roots: Vec<PathBuf>) -> Vec<PathBuf> {
-    let mut seen = Vec::new();
-    roots.retain(|root| {
-        let new = !seen.contains(root);
-        seen.push(root.clone());
-        new
-    });
-    roots
 }
 
 fn below(prefix: &Path, absolute: &Path) -> PathBuf {
@@ -151,19 +228,6 @@ fn delegation_candidates(top: &Path, own: &str) -> Vec<PathBuf> {
         }
     }
     candidates
-}
-
-/// Enables for the children of `directory` whatever of our controllers it has and has not handed down yet.
-fn hand_down(directory: &Path) {
-    let read = |file: &str| std::fs::read_to_string(directory.join(file)).unwrap_or_default();
-    let (here, below) = (read("cgroup.controllers"), read("cgroup.subtree_control"));
-    let has = |list: &str, controller: &str| list.split_whitespace().any(|word| word == controller);
-    for controller in CONTROLLERS {
-        if has(&here, controller) && !has(&below, controller) {
-            // See `delegate` for what a refusal means.
-            let _ = std::fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"));
-        }
-    }
 }
 
 /// One line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
@@ -221,6 +285,10 @@ mod tests {
         41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
     const V2: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
 
+    fn roots(found: &Hierarchy) -> Vec<&Path> {
+        found.roots().collect()
+    }
+
     fn host(directories: &[&str]) -> tempfile::TempDir {
         let host = tempfile::tempdir().unwrap();
         for directory in directories {
@@ -234,7 +302,7 @@ mod tests {
         let host = host(&["sys/fs/cgroup/memory", "sys/fs/cgroup/pids"]);
         let found = Hierarchy::detect_in(V1, "4:memory:/x\n0::/\n", host.path()).unwrap();
         let expected = ["memory", "pids"].map(|name| host.path().join("sys/fs/cgroup").join(name));
-        assert_eq!(found.roots(), expected);
+        assert_eq!(roots(&found), expected);
         assert!(found.describe().starts_with("cgroup v1: "));
     }
 
@@ -242,7 +310,31 @@ mod tests {
     fn v2_is_used_at_its_top_when_that_is_writable() {
         let host = host(&["sys/fs/cgroup"]);
         let found = Hierarchy::detect_in(V2, "0::/user.slice\n", host.path()).unwrap();
-        assert_eq!(found.roots(), [host.path().join("sys/fs/cgroup")]);
+        assert_eq!(roots(&found), [host.path().join("sys/fs/cgroup")]);
+        // A tree that offers nothing (all controllers belong to v1, or to somebody else) still groups processes.
+        assert!(found.describe().ends_with("; without memory, pids, cpu"), "{}", found.describe());
+    }
+
+    #[test]
+    fn a_hybrid_host_takes_from_v2_what_v1_does_not_have() {
+        let host = host(&["sys/fs/cgroup/pids", "sys/fs/cgroup/unified"]);
+        let unified = host.path().join("sys/fs/cgroup/unified");
+        std::fs::write(unified.join("cgroup.controllers"), "hugetlb cpu memory pids\n").unwrap();
+        let without_memory: Vec<&str> = V1.lines().filter(|line| !line.contains("memory")).collect();
+        let found = Hierarchy::detect_in(&without_memory.join("\n"), "0::/\n", host.path()).unwrap();
+        assert_eq!(roots(&found), [host.path().join("sys/fs/cgroup/pids"), unified.clone()]);
+        assert_eq!(found.tree_of("memory").map(|tree| tree.root.clone()), Some(unified));
+        assert_eq!(found.tree_of("pids").map(|tree| tree.version), Some(Version::V1));
+        assert!(!found.describe().contains("without"), "{}", found.describe());
+    }
+
+    #[test]
+    fn two_controllers_mounted_together_are_one_tree() {
+        let host = host(&["sys/fs/cgroup/both"]);
+        let text = "35 31 0:32 / /sys/fs/cgroup/both rw - cgroup cgroup rw,memory,pids\n";
+        let found = Hierarchy::detect_in(text, "", host.path()).unwrap();
+        assert_eq!(roots(&found), [host.path().join("sys/fs/cgroup/both")]);
+        assert!(found.tree_of("memory").is_some() && found.tree_of("pids").is_some());
     }
 
     #[test]
@@ -254,7 +346,7 @@ mod tests {
             std::fs::write(directory.join("cgroup.subtree_control"), "cpu memory\n").unwrap();
         }
         let found = Hierarchy::detect_in(V2, "0::/\n", host.path()).unwrap();
-        found.delegate(&top, &["outlast", "store"]).unwrap();
+        found.trees()[0].delegate(&["outlast", "store"]).unwrap();
         let control = std::fs::read_to_string(top.join("outlast/store/cgroup.subtree_control")).unwrap();
         assert_eq!(control, "+pids");
     }

@@ -82,7 +82,7 @@ pub(super) fn weigh_all(directory: &Path) {
 }
 
 /// Writes a value where there is such a file. A new file is never made: a plain directory is no control group.
-fn set(directory: &Path, file: &str, value: &str) -> Result<bool, CgroupError> {
+pub(super) fn set(directory: &Path, file: &str, value: &str) -> Result<bool, CgroupError> {
     let path = directory.join(file);
     let opened = match std::fs::OpenOptions::new().write(true).open(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),

@@ -10,17 +10,24 @@
 //! host). For the same reason moves are made beside the path that somebody waits on: the launcher adopts a
 //! runner that is already working, and a VMM is added while it starts, before any of its vCPUs runs.
 //!
-//! Limits stand before a VMM is put in. Not responsible for killing (a PID namespace does that) nor for what the
-//! limits are.
+//! Limits stand before a VMM is put in. What dies of an incarnation dies with its PID namespace; what is in the
+//! group all the same when that is removed is killed there, by `cgroup.kill` or one by one.
+//!
+//! Not responsible for what the limits are.
 
+mod events;
 mod find;
+mod kill;
 mod limits;
 
+pub use events::CgroupEvents;
 pub use find::Hierarchy;
 pub use limits::{Limited, Limits};
 
+use find::{Tree, Version};
 use outlast_model::{IncarnationId, StoreId};
 use rustix::io::Errno;
+use rustix::process::Pid;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -90,7 +97,16 @@ pub enum CgroupError {
         /// The directory.
         path: PathBuf,
         /// Who, as seen from here; empty when they cannot be listed.
-        pids: Vec<u32>,
+        pids: Vec<i32>,
+    },
+    /// What is in it could not be killed.
+    #[error("cannot kill what is in the control group {path}")]
+    Kill {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// A directory could not be listed.
     #[error("cannot list the control group {path}")]
@@ -142,14 +158,23 @@ impl IncarnationCgroup {
         incarnation: IncarnationId,
     ) -> Result<Self, CgroupError> {
         let group = Self::named(hierarchy, store, incarnation);
-        for root in hierarchy.roots() {
-            make(&root.join(OURS).join(RUNNERS))?;
-            limits::weigh_all(&root.join(OURS));
-            make(&group.directory(root))?;
+        for tree in hierarchy.trees() {
+            make(&tree.root.join(OURS).join(RUNNERS))?;
+            limits::weigh_all(&tree.root.join(OURS));
+            make(&group.directory(&tree.root))?;
             // Order matters: the store's directory is not empty now, so nobody removes it under our hands.
-            hierarchy.delegate(root, &[OURS, &store.to_string()])?;
+            tree.delegate(&[OURS, &store.to_string()])?;
+            group.die_together(tree);
         }
         Ok(group)
+    }
+
+    /// A VMM without one of its helpers, or helpers without their VMM, are of no use: for want of memory all go.
+    /// v1 and kernels before 4.19 know no such thing; there the PID namespace takes the rest along.
+    fn die_together(&self, tree: &Tree) {
+        if tree.version == Version::V2 && tree.has("memory") {
+            let _ = limits::set(&self.directory(&tree.root), "memory.oom.group", "1");
+        }
     }
 
     /// Names it without touching anything: its runner and the reconciler derive it from the ids.
@@ -160,7 +185,7 @@ impl IncarnationCgroup {
     /// Puts a runner where all runners are, out of the group of whoever started it. For the launcher, after
     /// its child went to work; it kills the child if this fails.
     pub fn adopt_runner(&self, pid: u32) -> Result<(), CgroupError> {
-        let mut roots = self.hierarchy.roots().iter();
+        let mut roots = self.hierarchy.roots();
         roots.try_for_each(|root| join(&root.join(OURS).join(RUNNERS).join("cgroup.procs"), pid))
     }
 
@@ -172,22 +197,27 @@ impl IncarnationCgroup {
 
     /// Where the VMM belongs.
     pub fn vmm(&self) -> VmmCgroup {
-        let procs = |root: &PathBuf| self.directory(root).join("cgroup.procs");
-        VmmCgroup { procs: self.hierarchy.roots().iter().map(procs).collect() }
+        let procs = |root: &Path| self.directory(root).join("cgroup.procs");
+        VmmCgroup { procs: self.hierarchy.roots().map(procs).collect() }
     }
 
-    /// How many of its processes the host's kernel killed for want of memory; `None` when that is not counted.
-    pub fn oom_kills(&self) -> Option<u64> {
-        let count = |root: &PathBuf| {
-            let directory = self.directory(root);
-            let files = ["memory.events", "memory.oom_control"].map(|file| directory.join(file));
-            files.iter().find_map(|file| field(&std::fs::read_to_string(file).ok()?, "oom_kill"))
-        };
-        self.hierarchy.roots().iter().find_map(count)
+    /// What the kernel has counted in the group.
+    pub fn events(&self) -> CgroupEvents {
+        let at = |controller| self.hierarchy.tree_of(controller).map(|tree| self.directory(&tree.root));
+        CgroupEvents::read(at("memory").as_deref(), at("pids").as_deref())
     }
 
-    /// Removes the directories, and the store's if nothing else is in it. Waits up to `within` for processes
-    /// that are on their way out. Tells whether there was anything to remove; doing it twice is no error.
+    /// Kills everything that is in the group, of which nothing must be left: for whoever removes it, after the
+    /// VMM's death was proved or when its runner is dead. What is killed takes a moment to leave.
+    ///
+    /// # Errors
+    /// A group is there and its processes could not be told, or not be killed. That it is not there is none.
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        self.hierarchy.roots().try_for_each(|root| kill::everything_in(&self.directory(root)))
+    }
+
+    /// Removes the directories, and the store's if nothing else is in it. What still lives in there is killed and
+    /// waited for, as are processes that are on their way out, up to `within`. Tells whether there was anything to remove; doing it twice is no error.
     /// Blocks the thread.
     pub fn remove(&self, within: Duration) -> Result<bool, CgroupError> {
         let end = Instant::now() + within;
@@ -257,24 +287,19 @@ fn remove_directory(path: &Path, end: Instant) -> Result<bool, CgroupError> {
         match rustix::fs::rmdir(path) {
             Ok(()) => return Ok(true),
             Err(Errno::NOENT) => return Ok(false),
-            Err(Errno::BUSY) if Instant::now() < end => std::thread::sleep(BUSY_POLL),
+            Err(Errno::BUSY) if Instant::now() < end => {
+                // Again and again: on v1 one may have been born meanwhile.
+                kill::everything_in(path)?;
+                std::thread::sleep(BUSY_POLL);
+            }
             Err(Errno::BUSY) => {
-                return Err(CgroupError::Busy { path: path.to_owned(), pids: members(path) });
+                let members = kill::members(path).unwrap_or_default();
+                let pids = members.into_iter().map(Pid::as_raw_pid).collect();
+                return Err(CgroupError::Busy { path: path.to_owned(), pids });
             }
             Err(errno) => return Err(CgroupError::Remove { path: path.to_owned(), source: errno.into() }),
         }
     }
-}
-
-fn members(path: &Path) -> Vec<u32> {
-    let text = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
-    text.lines().filter_map(|line| line.parse().ok()).collect()
-}
-
-/// The value of `key` in lines of `KEY VALUE`.
-fn field(text: &str, key: &str) -> Option<u64> {
-    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
-    lines.find(|(name, _)| *name == key).and_then(|(_, value)| value.trim().parse().ok())
 }
 
 #[cfg(test)]
@@ -288,8 +313,8 @@ mod tests {
     /// Two plain directories stand for two v1 controllers; nothing in here needs the kernel's help.
     fn two_roots() -> (Hierarchy, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
-        let roots = ["memory", "pids"].map(|name| directory.path().join(name));
-        for root in &roots {
+        let roots = ["memory", "pids"].map(|name| (directory.path().join(name), name));
+        for (root, _) in &roots {
             std::fs::create_dir(root).unwrap();
         }
         (Hierarchy::v1_at(roots.to_vec()), directory)
@@ -351,9 +376,28 @@ mod tests {
     }
 
     #[test]
-    fn out_of_memory_kills_are_read_in_both_spellings() {
-        assert_eq!(field("low 0\noom 1\noom_kill 2\n", "oom_kill"), Some(2));
-        assert_eq!(field("oom_kill_disable 0\nunder_oom 0\noom_kill 7\n", "oom_kill"), Some(7));
-        assert_eq!(field("oom_kill x\n", "oom_kill"), None);
+    fn on_v2_a_group_dies_as_one_for_want_of_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, incarnation) = ids();
+        let hierarchy = Hierarchy::v2_at(directory.path().to_owned());
+        let group = IncarnationCgroup::create(&hierarchy, store, incarnation).unwrap();
+        let file = group.directory(directory.path()).join("memory.oom.group");
+        assert!(!file.exists(), "no file is made");
+        std::fs::write(&file, "").unwrap();
+        IncarnationCgroup::create(&hierarchy, store, incarnation).unwrap();
+        assert_eq!(std::fs::read_to_string(file).unwrap(), "1");
+    }
+
+    #[test]
+    fn what_was_counted_is_read_where_the_controllers_are() {
+        let (hierarchy, directory) = two_roots();
+        let (store, incarnation) = ids();
+        let group = IncarnationCgroup::create(&hierarchy, store, incarnation).unwrap();
+        assert_eq!(group.events(), CgroupEvents::default());
+        let at = |root: &str| group.directory(&directory.path().join(root));
+        std::fs::write(at("memory").join("memory.oom_control"), "under_oom 0\noom_kill 7\n").unwrap();
+        std::fs::write(at("pids").join("pids.events"), "max 3\n").unwrap();
+        assert_eq!(group.events().oom_kills, Some(7));
+        assert_eq!(group.events().refused_processes, Some(3));
     }
 }

@@ -9,12 +9,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 const PROC: &str = "/proc";
+/// `PF_KTHREAD` among a process's flags (include/linux/sched.h).
+const KERNEL_THREAD: u32 = 0x0020_0000;
 
 /// What /proc/PID/stat says (proc_pid_stat(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stat {
     pub(super) comm: String,
     pub(super) state: char,
+    pub(super) flags: u32,
     pub(super) start_time: u64,
 }
 
@@ -23,11 +26,17 @@ impl Stat {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (_, rest) = text.split_once('(')?;
         let (comm, rest) = rest.rsplit_once(')')?;
-        // The fields behind the name begin with the third; the start time is the twenty-second.
+        // The fields behind the name begin with the third; the start time is the twenty-second, the flags the ninth.
         let mut fields = rest.split_whitespace();
         let state = fields.next()?.chars().next()?;
-        let start_time = fields.nth(18)?.parse().ok()?;
-        Some(Self { comm: comm.to_owned(), state, start_time })
+        let flags = fields.nth(5)?.parse().ok()?;
+        let start_time = fields.nth(12)?.parse().ok()?;
+        Some(Self { comm: comm.to_owned(), state, flags, start_time })
+    }
+
+    /// Threads of the kernel come and go, and change their names, at its own pleasure; nobody leaves one behind.
+    fn is_of_the_kernel(&self) -> bool {
+        self.flags & KERNEL_THREAD != 0
     }
 
     fn is_dead(&self) -> bool {
@@ -43,6 +52,7 @@ pub(super) fn list(inventory: &mut Inventory) -> Result<Vec<u32>, InventoryError
         let name = entry.map_err(failed)?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         match stat(pid) {
+            Ok(stat) if stat.is_of_the_kernel() => {}
             Ok(stat) => {
                 let dead = stat.is_dead();
                 let Stat { comm, start_time, .. } = stat;
@@ -139,6 +149,15 @@ mod tests {
         let text = "7 (a) b (c)) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 0 0";
         let stat = Stat::parse(text).unwrap();
         assert_eq!((stat.comm.as_str(), stat.state, stat.start_time), ("a) b (c)", 'S', 4711));
+        assert!(!stat.is_of_the_kernel());
+    }
+
+    #[test]
+    fn a_thread_of_the_kernel_is_known_by_its_flag() {
+        let text = "7 (kworker/0:0) I 2 0 0 0 -1 69238880 0 0 0 0 0 5 0 0 20 0 1 0 31 0 0";
+        let stat = Stat::parse(text).unwrap();
+        assert!(stat.is_of_the_kernel());
+        assert_eq!(stat.start_time, 31);
     }
 
     #[test]
