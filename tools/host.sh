@@ -61,12 +61,12 @@ need_packages() {
 # The three programs. Cargo's own progress goes to standard error.
 build_release() { (cd "$root" && cargo build --release --locked -p outlast -p outlast-runner -p outlast-agent); }
 
-# need_image NAME...: builds what is not there, or not whole.
+# need_image NAME...: builds what is not there, not whole, or stale: its recipe has changed since.
 need_image() {
     local image
     [[ -x $release/outlast ]] || { say "outlast is not built"; return 1; }
     for image in "$@"; do
-        "$release/outlast" image verify "$image" </dev/null >/dev/null 2>&1 && continue
+        "$release/outlast" image verify --json "$image" </dev/null 2>/dev/null | grep -q '"state": "ready"' && continue
         say "building image $image"
         "$release/outlast" image build "$image" </dev/null >&2 || return 1
     done

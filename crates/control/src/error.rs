@@ -7,6 +7,7 @@ use crate::archive::{ArchiveError, RefusedArchive};
 use crate::audit::AuditError;
 use crate::follow::FollowError;
 use crate::launch::LaunchError;
+use crate::own_image::{AdditionError, TrialError};
 use crate::reconcile::ReconcileError;
 use crate::request::RequestError;
 use crate::site::SiteError;
@@ -46,6 +47,9 @@ pub enum Error {
     /// Choosing an accelerator.
     #[error(transparent)]
     Accelerator(#[from] AcceleratorError),
+    /// An image that was added does not boot.
+    #[error(transparent)]
+    Trial(#[from] TrialError),
     /// Templates.
     #[error(transparent)]
     Template(#[from] TemplateError),
@@ -76,6 +80,7 @@ impl Error {
             Self::Launch(_) | Self::Follow(_) => FailureKind::Failed,
             Self::Accelerator(error) => error.kind(),
             Self::Template(error) => error.kind(),
+            Self::Trial(error) => error.kind(),
             Self::Reconcile(error) => error.kind(),
             Self::Workload(error) => error.kind(),
             Self::Audit(error) => error.kind(),
@@ -102,6 +107,9 @@ impl Error {
             Self::Store(StoreError::Damaged { .. }) => Some("outlast audit verify".to_owned()),
             Self::Accelerator(error) => error.hint(),
             Self::Template(error) => error.hint(),
+            Self::Trial(_) => {
+                Some("docs/images.md says what a kernel and a root file system must have".to_owned())
+            }
             Self::Workload(error) => error.hint(),
             Self::Follow(FollowError::Interrupted { .. }) | Self::Audit(_) => None,
             Self::Launch(_) | Self::Host(_) | Self::Reconcile(_) | Self::Follow(_) => {
@@ -177,7 +185,10 @@ fn kind_of_library(error: &LibraryError) -> FailureKind {
         LibraryError::UnknownRecipe { .. } | LibraryError::NoImage { .. } | LibraryError::NoLeanKernel => {
             FailureKind::NotFound
         }
-        LibraryError::BadName { .. } => FailureKind::BadInput,
+        LibraryError::Addition(AdditionError::Taken { .. } | AdditionError::Reserved { .. }) => {
+            FailureKind::Conflict
+        }
+        LibraryError::BadName { .. } | LibraryError::Addition(_) => FailureKind::BadInput,
         LibraryError::InUse { .. } | LibraryError::LockTimeout { .. } => FailureKind::Conflict,
         LibraryError::NotRoot => FailureKind::NotPermitted,
         LibraryError::NoVmmRoot | LibraryError::VmmTooOld { .. } | LibraryError::Missing { .. } => {

@@ -3,7 +3,7 @@
 use crate::error::{Error, chain};
 use crate::site::{Site, require_root};
 use outlast_machine::image::lean::{self, LeanKernel};
-use outlast_machine::image::{self, Digest, LibraryError, Manifest, Progress, Recipe};
+use outlast_machine::image::{self, Digest, Image, LibraryError, Manifest, Progress, Recipe, staleness};
 use outlast_machine::vmm_root::{self, VmmRoot};
 use outlast_wire::view::ImageView;
 
@@ -120,7 +120,51 @@ pub fn verify(site: &Site, name: &str, report: BuildReport<'_>) -> Result<ImageV
     }
     let image = image::open(&library, name)?;
     image::verify(&library, &image, &mut pass_on)?;
-    Ok(manifest_view(name, image.manifest(), lean::open(&library)?.as_ref()))
+    let view = manifest_view(name, image.manifest(), lean::open(&library)?.as_ref());
+    Ok(match staleness::of(name, image.manifest()) {
+        Some(why) => ImageView { stale: Some(why), state: "stale".to_owned(), ..view },
+        None => view,
+    })
+}
+
+/// Reads everything that machines boot from beside images, the VMM root and the lean kernel: the kernels that images
+/// share, boot files, templates. What is damaged is in the list.
+///
+/// # Errors
+/// The library cannot be listed.
+pub fn verify_rest(site: &Site, report: BuildReport<'_>) -> Result<Vec<ImageView>, Error> {
+    let library = site.places().library();
+    let mut pass_on = |progress: Progress<'_>| {
+        report(progress.phase, progress.done, progress.total, progress.detail);
+    };
+    let mut views = Vec::new();
+    for read in image::verify::boot_files(&library, &mut pass_on)? {
+        views.push(match &read.result {
+            Ok(()) => whole(read.name, read.bytes),
+            Err(error) => damaged(&read.name, error),
+        });
+    }
+    for (name, bytes, damage) in crate::template::verify(&library)? {
+        views.push(ImageView { damage: damage.clone(), ..whole(name, bytes) });
+        if let (Some(view), true) = (views.last_mut(), damage.is_some()) {
+            "damaged".clone_into(&mut view.state);
+        }
+    }
+    Ok(views)
+}
+
+/// What an error of verifying says of the thing itself: it is damaged.
+pub fn as_damaged(name: &str, error: &Error) -> Option<ImageView> {
+    match error {
+        Error::Library(
+            error @ (LibraryError::Damaged { .. } | LibraryError::Manifest { .. } | LibraryError::Io { .. }),
+        ) => Some(damaged(name, error)),
+        _ => None,
+    }
+}
+
+fn whole(name: String, bytes: u64) -> ImageView {
+    ImageView { name, state: "ready".to_owned(), bytes, ..ImageView::default() }
 }
 
 /// Removes an image or the lean kernel. One that a running VM uses stays.
@@ -151,7 +195,13 @@ fn manifest_view(name: &str, manifest: &Manifest, kernel: Option<&LeanKernel>) -
         bytes: manifest.parts().iter().map(|part| part.size).sum(),
         created: Some(manifest.record().created),
         damage: None,
+        stale: None,
     }
+}
+
+/// An image that came with a kernel of its own.
+pub(crate) fn own_view(image: &Image) -> ImageView {
+    manifest_view(image.name(), image.manifest(), None)
 }
 
 fn kernel_view(kernel: &LeanKernel) -> ImageView {

@@ -29,6 +29,7 @@ mod launch;
 mod lock;
 mod logs;
 mod notice;
+pub mod own_image;
 mod prune;
 mod reconcile;
 mod request;

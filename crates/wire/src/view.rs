@@ -171,7 +171,7 @@ pub struct KilledView {
 pub struct ImageView {
     /// Its name; `vmm` for the VMM root.
     pub name: String,
-    /// `ready` or `damaged`.
+    /// `ready`, `stale` or `damaged`.
     pub state: String,
     /// Its digest.
     pub digest: Option<String>,
@@ -190,6 +190,9 @@ pub struct ImageView {
     /// What is wrong with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damage: Option<String>,
+    /// How its recipe has changed since it was built; told by `image verify`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale: Option<String>,
 }
 
 /// What `outlast template ls --json` prints per template.

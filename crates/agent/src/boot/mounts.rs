@@ -5,6 +5,7 @@ use super::BootError;
 use crate::console;
 use crate::program::CGROUP_TREE;
 use rustix::fs::{CWD, Mode};
+use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use std::ffi::{CStr, CString};
@@ -64,14 +65,18 @@ pub(super) fn kernel_file_systems() -> Result<(), BootError> {
     Ok(())
 }
 
-/// Takes them along into the new root, whose directories for them must exist.
+/// Takes them along into the new root, in which directories for them are made when they are not there.
 pub(super) fn move_kernel_file_systems(new_root: &Path) -> Result<(), Errno> {
     for wanted in &KERNEL {
         let target = new_root.join(wanted.target.trim_start_matches('/'));
+        made(&target, 0o755)?;
         rustix::mount::mount_move(wanted.target, &target)?;
     }
     Ok(())
 }
+
+/// The user that programs run as, and its group; images are built with the same number.
+const GUEST_USER: u32 = 1000;
 
 /// Where the image keeps the directories that programs work in.
 const WORKPLACES: &str = "/outlast";
@@ -94,6 +99,14 @@ pub(super) fn rest() {
 /// Puts every directory below /outlast on a tmpfs of its own, owned as in the image. They would be writable
 /// without, but files going through the overlay cost a fresh clone about fifteen milliseconds more.
 pub(super) fn workplaces() {
+    // A root file system that was not built for this has none.
+    for path in [WORKPLACES, "/outlast/work", "/outlast/out"] {
+        match made(Path::new(path), 0o755) {
+            Ok(true) if path != WORKPLACES => give_away(path),
+            Ok(_) => {}
+            Err(errno) => console::say(&format!("make {path}: {errno}")),
+        }
+    }
     let Ok(entries) = std::fs::read_dir(WORKPLACES) else { return };
     for entry in entries.filter_map(Result::ok) {
         match entry.metadata() {
@@ -101,6 +114,23 @@ pub(super) fn workplaces() {
             Ok(_) => {}
             Err(error) => console::say_error("look into /outlast", &error),
         }
+    }
+}
+
+/// Makes a directory unless it is there; whether it was made.
+fn made(path: &Path, mode: u32) -> Result<bool, Errno> {
+    match rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(mode)) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// To the user that programs run as.
+fn give_away(path: &str) {
+    let (user, group) = (Uid::from_raw(GUEST_USER), Gid::from_raw(GUEST_USER));
+    if let Err(errno) = rustix::fs::chown(path, Some(user), Some(group)) {
+        console::say(&format!("give {path} to its user: {errno}"));
     }
 }
 

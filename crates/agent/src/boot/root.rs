@@ -2,7 +2,7 @@
 //! left behind and emptied.
 //!
 //! ```text
-//!   /dev/vda (squashfs, read-only) ─► lower ─┐
+//!   /dev/vda (read-only) ─► lower ───────────┐
 //!   tmpfs, half of the memory ──────► upper ─┴─► overlay ─► becomes /
 //! ```
 //!
@@ -36,8 +36,11 @@ pub(crate) enum RootError {
     #[error("make {0}")]
     Directory(&'static str, #[source] Errno),
     /// The disk does not hold the file system it should.
-    #[error("mount {0} as squashfs")]
-    Image(PathBuf, #[source] Errno),
+    #[error("mount {0} as {1} (is that in the kernel?)")]
+    Image(PathBuf, &'static str, #[source] Errno),
+    /// The disk cannot be read.
+    #[error("read {0}")]
+    Read(PathBuf, #[source] Errno),
     /// The writable layer.
     #[error("mount the writable layer")]
     Upper(#[source] Errno),
@@ -55,8 +58,9 @@ pub(super) fn switch_to(disk: &Path) -> Result<(), RootError> {
         make(directory)?;
     }
     let read_only = MountFlags::RDONLY | MountFlags::NODEV;
-    mount(disk, LOWER, "squashfs", read_only, c"")
-        .map_err(|source| RootError::Image(disk.to_owned(), source))?;
+    let (kind, options) = file_system_of(disk).map_err(|source| RootError::Read(disk.to_owned(), source))?;
+    mount(disk, LOWER, kind, read_only, options)
+        .map_err(|source| RootError::Image(disk.to_owned(), kind, source))?;
     mount("upper", UPPER, "tmpfs", MountFlags::NODEV, UPPER_OPTIONS).map_err(RootError::Upper)?;
     for directory in ["/upper/files", "/upper/work"] {
         make(directory)?;
@@ -64,6 +68,16 @@ pub(super) fn switch_to(disk: &Path) -> Result<(), RootError> {
     let layers = c"lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work";
     mount("overlay", NEW_ROOT, "overlay", MountFlags::NODEV, layers).map_err(RootError::Overlay)?;
     enter().map_err(RootError::Switch)
+}
+
+/// What the disk holds, by the magic number of ext4; images are squashfs unless they say otherwise. Nothing is
+/// replayed from a journal: the disk is read-only.
+fn file_system_of(disk: &Path) -> Result<(&'static str, &'static CStr), Errno> {
+    let device = rustix::fs::open(disk, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut magic = [0; 2];
+    // Linux Documentation/filesystems/ext4/super.rst: the superblock lies at 1024, its magic at 0x38 in it.
+    rustix::io::pread(&device, &mut magic, 1024 + 0x38)?;
+    Ok(if magic == [0x53, 0xef] { ("ext4", c"noload") } else { ("squashfs", c"") })
 }
 
 fn make(directory: &'static str) -> Result<(), RootError> {

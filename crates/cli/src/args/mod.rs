@@ -142,8 +142,32 @@ pub(crate) enum ImageCommand {
     Prune(AgeArgs),
     #[command(hide = true)]
     Import(LaterArgs),
-    #[command(hide = true)]
-    Add(LaterArgs),
+    /// Make an image of a kernel and a root file system of your own
+    Add(AddArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddArgs {
+    /// The image's name
+    pub(crate) name: String,
+    /// The kernel: an ELF (vmlinux) with a PVH entry, or a bzImage
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: PathBuf,
+    /// The root file system: squashfs or ext4, never written to
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rootfs: PathBuf,
+    /// Modules, when the kernel has not everything built in: a cpio archive
+    #[arg(long, value_name = "FILE")]
+    pub(crate) modules: Option<PathBuf>,
+    /// The smallest machine that boots it
+    #[arg(long, value_name = "SIZE", default_value = "128M")]
+    pub(crate) min_memory: String,
+    /// Replace an image of this name
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// Do not try whether it boots
+    #[arg(long)]
+    pub(crate) no_boot: bool,
 }
 
 #[derive(Debug, Args)]

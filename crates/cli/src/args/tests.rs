@@ -30,6 +30,7 @@ fn everything_the_contract_shows_can_be_typed() {
         "outlast image rm python",
         "outlast image verify",
         "outlast image verify python vmm",
+        "outlast image add mine --kernel k --rootfs r --modules m --min-memory 96M --replace --no-boot",
         "outlast image prune --older-than 30d --dry-run",
         "outlast template prune --older-than 0 --keep-size 10G",
         "outlast prune --dry-run --json",

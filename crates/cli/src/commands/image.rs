@@ -6,7 +6,7 @@ use crate::output::progress::Build;
 use crate::output::{human, json, note, table};
 use outlast_control::Site;
 use outlast_control::image::{self, Built, KERNEL, Mirror, VMM};
-use outlast_wire::exit_code::FailureKind;
+use outlast_wire::exit_code::{FailureKind, other};
 use outlast_wire::view::{ImageView, RemovedView};
 
 pub(super) fn build(site: &Site, names: &[String], mirror: &Mirror, form: Form) -> Result<u8, Failure> {
@@ -75,8 +75,8 @@ pub(super) fn rm(site: &Site, names: &[String], form: Form) -> Result<u8, Failur
 }
 
 pub(super) fn verify(site: &Site, names: Vec<String>, form: Form) -> Result<u8, Failure> {
-    let names =
-        if names.is_empty() { image::list(site)?.into_iter().map(|view| view.name).collect() } else { names };
+    let all = names.is_empty();
+    let names = if all { image::list(site)?.into_iter().map(|view| view.name).collect() } else { names };
     if names.is_empty() {
         let failure = Failure::new(FailureKind::NotFound, "there are no images to verify");
         return Err(failure.hint("outlast image build python"));
@@ -85,13 +85,40 @@ pub(super) fn verify(site: &Site, names: Vec<String>, form: Form) -> Result<u8, 
     for name in names {
         let mut progress = Build::of(&name);
         let report = &mut |phase, done, total, detail: &str| progress.show(phase, done, total, detail);
-        let view = image::verify(site, &name, report)?;
+        let result = image::verify(site, &name, report);
         drop(progress);
-        note(&format!("{name}: every byte is as its manifest says"));
-        verified.push(view);
+        verified.push(match result {
+            Ok(view) => view,
+            // One that is damaged does not keep the others from being looked at.
+            Err(error) => image::as_damaged(&name, &error).ok_or(error)?,
+        });
+        told(verified.last());
+    }
+    if all {
+        let mut progress = Build::of("boot files and templates");
+        let report = &mut |phase, done, total, detail: &str| progress.show(phase, done, total, detail);
+        let rest = image::verify_rest(site, report)?;
+        drop(progress);
+        for view in &rest {
+            told(Some(view));
+        }
+        verified.extend(rest);
     }
     if form == Form::Json {
         json(&verified)?;
     }
-    Ok(DONE)
+    let damaged = verified.iter().any(|view| view.damage.is_some());
+    Ok(if damaged { other::FAILED } else { DONE })
+}
+
+fn told(view: Option<&ImageView>) {
+    let Some(view) = view else { return };
+    match (&view.damage, &view.stale) {
+        (Some(damage), _) => note(&format!("{}: damaged: {damage}", view.name)),
+        (None, Some(stale)) => note(&format!(
+            "{0}: whole, and stale: {stale}; renew it with: outlast image build {0}",
+            view.name
+        )),
+        (None, None) => note(&format!("{}: every byte is as its manifest says", view.name)),
+    }
 }

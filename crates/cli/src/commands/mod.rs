@@ -1,5 +1,6 @@
 //! What will be done: one file per group of commands.
 
+mod add;
 mod audit;
 mod doctor;
 mod image;
@@ -50,7 +51,7 @@ pub(crate) fn perform(cli: Cli, settings: &Settings) -> Result<u8, Failure> {
         Command::Image(ImageCommand::Rm(args)) => image::rm(&site, &args.names, form),
         Command::Image(ImageCommand::Verify(args)) => image::verify(&site, args.names, form),
         Command::Image(ImageCommand::Import(_)) => Err(later("image import")),
-        Command::Image(ImageCommand::Add(_)) => Err(later("image add")),
+        Command::Image(ImageCommand::Add(args)) => add::add(&site, args, form),
         Command::Template(TemplateCommand::Ls) => template::ls(&site, form),
         Command::Template(TemplateCommand::Rm(args)) => template::rm(&site, &args.key, form),
         Command::Template(TemplateCommand::Prune(args)) => {
@@ -79,16 +80,16 @@ fn needs_root(command: &Command) -> Option<&'static str> {
         Command::Ps(_) | Command::Show(_) | Command::Logs(_) => Some("looking at workloads"),
         Command::Kill(_) => Some("killing a workload"),
         Command::Prune(_) => Some("pruning"),
-        Command::Image(ImageCommand::Build(_) | ImageCommand::Rm(_) | ImageCommand::Prune(_)) => {
-            Some("changing images")
-        }
+        Command::Image(
+            ImageCommand::Build(_) | ImageCommand::Rm(_) | ImageCommand::Prune(_) | ImageCommand::Add(_),
+        ) => Some("changing images"),
         Command::Image(ImageCommand::Ls | ImageCommand::Verify(_)) => Some("looking at images"),
         Command::Template(_) => Some("looking at templates"),
         Command::Audit(_) | Command::Events(_) => Some("reading the audit log"),
         Command::Doctor(_)
         | Command::Completions(_)
         | Command::Man(_)
-        | Command::Image(ImageCommand::Import(_) | ImageCommand::Add(_))
+        | Command::Image(ImageCommand::Import(_))
         | Command::Vm(_)
         | Command::Serve(_)
         | Command::Token(_)
@@ -100,7 +101,7 @@ fn needs_root(command: &Command) -> Option<&'static str> {
 fn later(name: &str) -> Failure {
     let message = format!(
         "'outlast {name}' is not available in this version (available: run, ps, show, logs, kill, doctor, \
-         image build|ls|rm|verify|prune, template, prune, audit, events)"
+         image build|add|ls|rm|verify|prune, template, prune, audit, events)"
     );
     Failure::new(FailureKind::BadInput, message).hint("outlast --help")
 }

@@ -165,6 +165,25 @@ fn view_of(shelf: &Shelf, key: &str) -> TemplateView {
     }
 }
 
+/// Reads every byte of every template: name, bytes, and what is wrong with it.
+///
+/// # Errors
+/// The library cannot be read.
+pub(crate) fn verify(library: &Library) -> Result<Vec<(String, u64, Option<String>)>, Error> {
+    let shelf = Shelf::at(library);
+    let mut verified = Vec::new();
+    for key in shelf.keys()? {
+        let (bytes, _lease) = (shelf.bytes_of(&key), shelf.lease(&key));
+        let damage = match shelf.verify(&key) {
+            Condition::Damaged(why) => Some(why),
+            // One that was removed meanwhile is not damaged.
+            Condition::Ready | Condition::Absent => None,
+        };
+        verified.push((format!("template {}", shorten(&key)), bytes, damage));
+    }
+    Ok(verified)
+}
+
 /// Removes the template whose key begins with `prefix`, and what was set aside of it, or that alone. Clones that run keep
 /// their files.
 ///

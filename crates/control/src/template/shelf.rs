@@ -4,7 +4,7 @@ use super::TemplateError;
 use super::key::key_of;
 use crate::lock::Lock;
 use crate::site::private_directory;
-use outlast_machine::image::{Lease, Solitude, stamp};
+use outlast_machine::image::{Digest, Lease, LibraryError, Solitude, stamp};
 use outlast_model::IncarnationId;
 use outlast_wire::paths::Library;
 use outlast_wire::template::TemplateManifest;
@@ -85,6 +85,15 @@ impl Shelf {
 
     /// Checks a template: its manifest by reading it, its files by their stamps where those still hold.
     pub(super) fn check(&self, key: &str) -> Condition {
+        self.check_with(key, &|path| stamp::digest_of(&self.library, path))
+    }
+
+    /// The same by reading every byte, whatever the stamps say.
+    pub(super) fn verify(&self, key: &str) -> Condition {
+        self.check_with(key, &|path| stamp::rehash(&self.library, path))
+    }
+
+    fn check_with(&self, key: &str, digest: &dyn Fn(&Path) -> Result<Digest, LibraryError>) -> Condition {
         let manifest = match self.read(key) {
             Ok(manifest) => manifest,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.path(key).exists() => {
@@ -96,7 +105,7 @@ impl Shelf {
             return Condition::Damaged("its manifest is of another template".to_owned());
         }
         for (name, expected) in [(MEMORY, &manifest.memory_sha256), (STATE, &manifest.state_sha256)] {
-            match stamp::digest_of(&self.library, &self.path(key).join(name)) {
+            match digest(&self.path(key).join(name)) {
                 Ok(found) if found.to_string() == *expected => {}
                 Ok(_) => return Condition::Damaged(format!("its file '{name}' has changed")),
                 Err(error) => {

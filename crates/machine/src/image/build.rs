@@ -145,7 +145,8 @@ fn place_root_fs(root_fs: &RootFs, out: &Path, report: Report<'_>) -> Result<wir
     Ok(wire::Part { name: PartKind::RootFs.file_name().to_owned(), sha256, size })
 }
 
-fn record(
+/// What a build of this recipe writes down.
+pub(crate) fn record(
     recipe: &Recipe,
     mirror: &Mirror,
     kernel: &wire::KernelVersion,

@@ -97,6 +97,11 @@ impl<'a> Elf<'a> {
             .collect()
     }
 
+    /// Whether it is for x86-64 (`e_machine`, 62).
+    pub fn is_x86_64(&self) -> bool {
+        number(self.bytes, 0x12, 2) == Some(62)
+    }
+
     /// Whether the kernel can be started through PVH, which is how QEMU starts an ELF given by `-kernel`.
     pub fn offers_pvh(&self) -> bool {
         let mut notes = self.segments_of(PT_NOTE).take(MAX_NOTE_SEGMENTS);

@@ -6,6 +6,7 @@
 use super::bzimage::BzImageError;
 use super::manifest::ManifestError;
 use super::modules::ModuleError;
+use super::own::AdditionError;
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -78,6 +79,9 @@ pub enum LibraryError {
         /// The Debian and Ubuntu package that has it.
         package: &'static str,
     },
+    /// What a user gave cannot become an image.
+    #[error(transparent)]
+    Addition(AdditionError),
     /// Builds unpack files of other owners and make device nodes.
     #[error("building images needs root; run it with sudo")]
     NotRoot,

@@ -34,7 +34,7 @@ impl Image {
 
     /// Where one of its files lies. The path stays good while the lease lives.
     pub fn path(&self, kind: PartKind) -> PathBuf {
-        self.directory.join(kind.file_name())
+        self.directory.join(self.manifest.part(kind).file_name)
     }
 
     /// Keeps the image from being removed: for whoever outlives this value.
@@ -100,13 +100,18 @@ pub fn open(library: &Library, name: &str) -> Result<Image, LibraryError> {
     Ok(Image { name: name.to_owned(), manifest: read_manifest(&directory)?, directory, lease })
 }
 
+/// The image in this directory, which the caller has a lease on.
+pub(crate) fn at(name: &str, directory: PathBuf, lease: Lease) -> Result<Image, LibraryError> {
+    Ok(Image { name: name.to_owned(), manifest: read_manifest(&directory)?, directory, lease })
+}
+
 /// Reads every byte of an image and compares it with the manifest; renews the stamps.
 ///
 /// # Errors
 /// [`LibraryError::Damaged`] names the first file that differs.
 pub fn verify(library: &Library, image: &Image, report: Report<'_>) -> Result<(), LibraryError> {
     for (done, part) in (0u64..).zip(image.manifest.parts()) {
-        report(Progress { phase: Phase::Hashing, done, total: Some(3), detail: part.kind.file_name() });
+        report(Progress { phase: Phase::Hashing, done, total: Some(3), detail: part.file_name });
         image.compare(part, |path| stamp::rehash(library, path))?;
     }
     Ok(())

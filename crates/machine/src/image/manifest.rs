@@ -83,6 +83,15 @@ impl PartKind {
             Self::RootFs => "rootfs.squashfs",
         }
     }
+
+    /// What it may be called: images that people add may have another file system than built ones.
+    fn file_names(self) -> &'static [&'static str] {
+        match self {
+            Self::Kernel => &["vmlinux"],
+            Self::Modules => &["modules.cpio"],
+            Self::RootFs => &["rootfs.squashfs", "rootfs.ext4"],
+        }
+    }
 }
 
 /// One file of an image: what it is, what it hashes to, and its bytes.
@@ -90,6 +99,8 @@ impl PartKind {
 pub struct Part {
     /// Which file.
     pub kind: PartKind,
+    /// What it is called in the image's directory.
+    pub file_name: &'static str,
     /// SHA-256 of its content.
     pub digest: Digest,
     /// Its length in bytes.
@@ -292,9 +303,12 @@ pub(crate) fn is_image_name(name: &str) -> bool {
 }
 
 fn part(parts: &[wire::Part], kind: PartKind) -> Result<Part, ManifestError> {
-    let mut found = parts.iter().filter(|part| part.name == kind.file_name());
+    let name = |part: &wire::Part| kind.file_names().iter().copied().find(|name| *name == part.name);
+    let mut found = parts.iter().filter_map(|part| Some((part, name(part)?)));
     match (found.next(), found.next()) {
-        (Some(part), None) => Ok(Part { kind, digest: part.sha256.parse()?, size: part.size }),
+        (Some((part, file_name)), None) => {
+            Ok(Part { kind, file_name, digest: part.sha256.parse()?, size: part.size })
+        }
         _ => Err(ManifestError::Part { name: kind.file_name() }),
     }
 }

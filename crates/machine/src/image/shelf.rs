@@ -162,10 +162,44 @@ impl Shelf {
         digest: &str,
         is_whole: &dyn Fn(&Path) -> bool,
     ) -> Result<PathBuf, LibraryError> {
-        // Order matters: content is on disk before its name is, and the name is in the store before a link points to it.
         tree::sync_tree(made)?;
-        let stored = self.store().join(digest);
         let _publishing = self.lock_publishing()?;
+        let stored = self.put(made, digest, is_whole)?;
+        self.link(name, digest)?;
+        Ok(stored)
+    }
+
+    /// Stores what lies in `made` without a name; it stays as long as the lease does.
+    pub(crate) fn store_made(
+        &self,
+        _lock: &BuildLock,
+        made: &Path,
+        digest: &str,
+        is_whole: &dyn Fn(&Path) -> bool,
+    ) -> Result<(PathBuf, Lease), LibraryError> {
+        tree::sync_tree(made)?;
+        let _publishing = self.lock_publishing()?;
+        let stored = self.put(made, digest, is_whole)?;
+        // Order matters: leased before the lock is given up, under which what has no name is swept.
+        let lease = Lease::on(&stored)?.ok_or_else(|| LibraryError::Changing { path: stored.clone() })?;
+        Ok((stored, lease))
+    }
+
+    /// Gives what is stored under this digest, and leased by the caller, the name of the lock.
+    pub(crate) fn name(&self, lock: &BuildLock, digest: &str) -> Result<(), LibraryError> {
+        let _publishing = self.lock_publishing()?;
+        self.link(&lock.name, digest)
+    }
+
+    /// The caller has synced what it made, and holds the lock of publishing.
+    fn put(
+        &self,
+        made: &Path,
+        digest: &str,
+        is_whole: &dyn Fn(&Path) -> bool,
+    ) -> Result<PathBuf, LibraryError> {
+        // Order matters: content is on disk before its name is, and the name is in the store before a link points to it.
+        let stored = self.store().join(digest);
         match fs::rename(made, &stored) {
             Ok(()) => {}
             Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) => {
@@ -178,7 +212,6 @@ impl Shelf {
             Err(error) => return Err(LibraryError::io("publish", &stored)(error)),
         }
         tree::sync(&self.store())?;
-        self.link(name, digest)?;
         Ok(stored)
     }
 
