@@ -4,6 +4,7 @@ use crate::call::{Call, Output};
 use crate::deadline::{until, within};
 use crate::process::{self, Process};
 use crate::setup::Setup;
+use crate::user::User;
 use crate::{evidence, library, program};
 use outlast_prove::inventory::Tree;
 use outlast_prove::{FaultPoint, Inventory, Scope};
@@ -13,7 +14,6 @@ use outlast_wire::view::{DoctorView, WorkloadView};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::ffi::{CString, OsStr};
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -35,6 +35,7 @@ pub struct Lab {
     own_library: bool,
     tmpfs: bool,
     audit_will_break: bool,
+    user: Option<User>,
     before: Option<Inventory>,
 }
 
@@ -54,9 +55,12 @@ impl Lab {
             mount("tmpfs", at("h"), "tmpfs", MountFlags::empty(), Some(options.as_c_str()))
                 .expect("a small tmpfs");
         }
-        let library = match &setup.own_library {
-            None => library::shared(),
-            Some(parts) => {
+        let user = setup.user.map(|uid| User::settle(uid, directory.path(), &binaries));
+        let binaries = user.as_ref().map_or(binaries, |user| user.binaries.clone());
+        let library = match (&setup.own_library, &user) {
+            (_, Some(user)) => user.library.clone(),
+            (None, None) => library::shared(),
+            (Some(parts), None) => {
                 library::make(&at("l"), parts).expect("a library of the test's own");
                 at("l")
             }
@@ -69,9 +73,10 @@ impl Lab {
             directory,
             places,
             binaries,
-            own_library: setup.own_library.is_some(),
+            own_library: setup.own_library.is_some() || user.is_some(),
             tmpfs: setup.home_size.is_some(),
             audit_will_break: setup.audit_will_break,
+            user,
             before: None,
         };
         lab.before = Some(lab.inventory());
@@ -122,15 +127,25 @@ impl Lab {
         self.with_environment(call)
     }
 
-    /// A call of the `outlast` that lies in another directory.
-    pub fn call_of(&self, binaries: &Path, arguments: &[impl AsRef<OsStr>]) -> Call<'_> {
-        self.with_environment(Call::new(self, binaries.join("outlast").as_os_str(), arguments))
+    fn with_environment<'lab>(&self, call: Call<'lab>) -> Call<'lab> {
+        let call = call.alone_in(&self.path("")).env("OUTLAST_HOME", self.places.home());
+        match &self.user {
+            None => call.env("OUTLAST_LIBRARY", self.places.library().path()),
+            Some(user) => call
+                .env("HOME", self.places.home())
+                .env("OUTLAST_LIBRARY", user.libraries())
+                .as_user(user.uid),
+        }
     }
 
-    fn with_environment<'lab>(&self, call: Call<'lab>) -> Call<'lab> {
-        call.alone_in(&self.path(""))
-            .env("OUTLAST_HOME", self.places.home())
-            .env("OUTLAST_LIBRARY", self.places.library().path())
+    /// A call of another program, which is to call `outlast` in its turn, with the environment of [`Lab::call`].
+    pub fn call_through(&self, program: &str, arguments: &[impl AsRef<OsStr>]) -> Call<'_> {
+        self.with_environment(Call::new(self, OsStr::new(program), arguments))
+    }
+
+    /// The library that ordinary users read: images and VMM roots of the shared one, mounted read-only.
+    pub fn read_library(&self) -> &Path {
+        &self.user.as_ref().expect("this lab is an ordinary user's").reads
     }
 
     /// Calls `outlast` and waits for its end.
@@ -321,6 +336,9 @@ impl Lab {
         if self.tmpfs {
             unmount(self.places.home(), UnmountFlags::empty()).expect("nobody uses the home any more");
         }
+        if let Some(user) = &self.user {
+            user.leave();
+        }
         self.directory.close().expect("the lab's directory can be removed");
     }
 
@@ -346,16 +364,5 @@ impl Lab {
         evidence::print(&self.places);
         let home_is_gone_with_us = if self.tmpfs { " (its home was a tmpfs)" } else { "" };
         eprintln!("kept for you: {}{home_is_gone_with_us}", self.directory.keep().display());
-    }
-
-    /// A directory that every user may read, with copies of the binaries under test in it.
-    pub fn binaries_for_everybody(&self) -> PathBuf {
-        let directory = self.path("bin");
-        fs::create_dir_all(&directory).expect("the lab's directory can be written");
-        for binary in program::BINARIES {
-            fs::copy(self.binaries.join(binary), directory.join(binary)).expect("a binary can be copied");
-        }
-        fs::set_permissions(self.directory.path(), fs::Permissions::from_mode(0o755)).expect("it is our own");
-        directory
     }
 }

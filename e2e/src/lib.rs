@@ -36,6 +36,7 @@ pub mod process;
 pub mod program;
 pub mod setup;
 pub mod skip;
+mod user;
 
 pub use call::{Call, Output, Running};
 pub use deadline::until;

@@ -23,6 +23,13 @@ pub fn directory() -> PathBuf {
     directory
 }
 
+/// Copies the binaries of a directory into another.
+pub fn copy(from: &Path, to: &Path) {
+    for binary in BINARIES {
+        std::fs::copy(from.join(binary), to.join(binary)).expect("a binary can be copied");
+    }
+}
+
 /// Tests lie in TARGET/TRIPLE/debug/deps, what is shipped in TARGET/TRIPLE/release.
 fn release_directory() -> PathBuf {
     let this = env::current_exe().expect("a test knows its own program");

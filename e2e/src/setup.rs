@@ -14,6 +14,7 @@ pub struct Setup {
     pub(crate) home_size: Option<&'static str>,
     pub(crate) audit_will_break: bool,
     pub(crate) binaries: Option<PathBuf>,
+    pub(crate) user: Option<u32>,
 }
 
 impl Setup {
@@ -60,6 +61,13 @@ impl Setup {
     #[must_use]
     pub fn binaries(mut self, directory: &Path) -> Self {
         self.binaries = Some(directory.to_owned());
+        self
+    }
+
+    /// With every call made by this ordinary user, who has a library of its own and reads the shared images.
+    #[must_use]
+    pub fn as_user(mut self, uid: u32) -> Self {
+        self.user = Some(uid);
         self
     }
 

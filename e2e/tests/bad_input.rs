@@ -5,11 +5,7 @@ use outlast_e2e::call::Call;
 use outlast_e2e::{Lab, Output, Setup, on_lab};
 use outlast_wire::view::ErrorView;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use tar::EntryType;
-
-/// The user and group "nobody".
-const NOBODY: u32 = 65534;
 
 /// The call is refused with these words, and leaves no trace.
 #[track_caller]
@@ -286,24 +282,6 @@ fn a_library_without_images_is_refused_with_the_command_that_builds_them() {
 fn a_library_without_qemu_is_refused_with_the_command_that_installs_it() {
     Setup::new().library_with_only(&["images", "kernels", "boot"]).run(|lab| {
         refused(lab, lab.python("print('never')", &[]), &["qemu", "outlast image build vmm"]);
-    });
-}
-
-#[test]
-fn somebody_who_is_not_root_is_told_which_rights_are_missing_and_nothing_is_made() {
-    on_lab(|lab| {
-        let binaries = lab.binaries_for_everybody();
-        let home = lab.path("home-of-nobody");
-        fs::create_dir(&home).unwrap();
-        fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
-        std::os::unix::fs::chown(&home, Some(NOBODY), Some(NOBODY)).unwrap();
-        let call = lab.call_of(&binaries, &["run", "--image", "base", "--", "true"]);
-        let output = call.as_user(NOBODY).env("OUTLAST_HOME", &home).run();
-        output.expect_code(125).expect_stderr(&["root"]);
-        let made: Vec<_> = fs::read_dir(&home).unwrap().flatten().map(|entry| entry.path()).collect();
-        assert!(made.iter().all(|path| !path.join("run").exists()), "{made:?}");
-        assert!(!home.join("incarnations").exists(), "{made:?}");
-        nothing_made(lab);
     });
 }
 

@@ -190,12 +190,6 @@ pub(crate) fn verdict(site: &Site, ground: &Ground, notify: Notify<'_>) -> Resul
     Ok(verdict)
 }
 
-/// What is remembered, without trying anything.
-pub(crate) fn remembered(site: &Site, ground: &Ground) -> Option<KvmVerdict> {
-    let key = Key::of(ground).ok()?;
-    key.read(&site.places().library().canary().join(format!("{}.json", key.name())))
-}
-
 /// Forgets what speaks against KVM, so that it is tried again. Not being able to is told in the log.
 pub(crate) fn pardon(site: &Site, ground: &Ground) {
     let Ok(key) = Key::of(ground) else { return };

@@ -91,9 +91,14 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Request(error) => error.hint(),
-            Self::Site(SiteError::NotRoot { .. }) => {
-                Some("run it as root, for example with: sudo outlast …".to_owned())
+            Self::Site(SiteError::NoNamespaces { fix, .. }) => Some(fix.clone()),
+            Self::Site(SiteError::NotYours { library, name }) => {
+                Some(format!("let its owner do it ({}): outlast image rm {name}", library.display()))
             }
+            Self::Site(SiteError::Strangers { path, .. }) => Some(format!(
+                "have {} removed by its owner or by root, or set OUTLAST_HOME or XDG_RUNTIME_DIR",
+                path.display()
+            )),
             Self::Site(SiteError::ProgramMissing { .. }) => {
                 Some("put outlast-runner and outlast-agent beside outlast, or set OUTLAST_LIBEXEC".to_owned())
             }
@@ -168,8 +173,12 @@ fn kind_of_archive(error: &ArchiveError) -> FailureKind {
 
 fn kind_of_site(error: &SiteError) -> FailureKind {
     match error {
-        SiteError::NotRoot { .. } | SiteError::NotPrivate { .. } => FailureKind::NotPermitted,
-        SiteError::ProgramMissing { .. } | SiteError::Random(_) => FailureKind::Host,
+        SiteError::NotPrivate { .. } | SiteError::Strangers { .. } | SiteError::NotYours { .. } => {
+            FailureKind::NotPermitted
+        }
+        SiteError::ProgramMissing { .. } | SiteError::Random(_) | SiteError::NoNamespaces { .. } => {
+            FailureKind::Host
+        }
         SiteError::PathTooLong { .. } => FailureKind::BadInput,
         SiteError::MakeDirectory { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             FailureKind::NotPermitted
@@ -190,7 +199,7 @@ fn kind_of_library(error: &LibraryError) -> FailureKind {
         }
         LibraryError::BadName { .. } | LibraryError::Addition(_) => FailureKind::BadInput,
         LibraryError::InUse { .. } | LibraryError::LockTimeout { .. } => FailureKind::Conflict,
-        LibraryError::NotRoot => FailureKind::NotPermitted,
+        LibraryError::NotRoot(_) | LibraryError::Untrusted { .. } => FailureKind::NotPermitted,
         LibraryError::NoVmmRoot | LibraryError::VmmTooOld { .. } | LibraryError::Missing { .. } => {
             FailureKind::Host
         }
@@ -203,6 +212,11 @@ fn hint_of_library(error: &LibraryError) -> Option<String> {
     match error {
         LibraryError::Manifest { .. } => Some("outlast image ls, then outlast image build NAME".to_owned()),
         LibraryError::InUse { .. } => Some("outlast ps".to_owned()),
+        LibraryError::NotRoot(missing) => Some(missing.fix()),
+        LibraryError::Untrusted { path, .. } => Some(format!(
+            "let root or you own {0} alone (chown, chmod go-w {0}), or name other libraries with OUTLAST_LIBRARY",
+            path.display()
+        )),
         _ => None,
     }
 }
@@ -212,6 +226,9 @@ fn kind_of_store(error: &StoreError) -> FailureKind {
         StoreError::NoIncarnation { .. } | StoreError::NoWorkload { .. } => FailureKind::NotFound,
         StoreError::BadPrefix { .. } | StoreError::IdempotencyKey { .. } => FailureKind::BadInput,
         StoreError::NotPrivate { .. } | StoreError::NotOurFile { .. } | StoreError::NotWritable { .. } => {
+            FailureKind::NotPermitted
+        }
+        StoreError::Examine { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             FailureKind::NotPermitted
         }
         StoreError::NotOwner { .. } | StoreError::Busy { .. } => FailureKind::Conflict,

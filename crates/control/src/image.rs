@@ -1,10 +1,11 @@
 //! Images and the VMM root, as commands see them. Building and checking is `machine`'s; this says who may.
 
 use crate::error::{Error, chain};
-use crate::site::{Site, require_root};
+use crate::site::{Site, SiteError};
 use outlast_machine::image::lean::{self, LeanKernel};
 use outlast_machine::image::{self, Digest, Image, LibraryError, Manifest, Progress, Recipe, staleness};
 use outlast_machine::vmm_root::{self, VmmRoot};
+use outlast_wire::paths::Library;
 use outlast_wire::view::ImageView;
 
 pub use outlast_machine::image::{Mirror, Phase};
@@ -47,7 +48,7 @@ pub fn check_names(asked: &[String]) -> Result<(), Error> {
 
 /// Whether QEMU's VMM root is in the library.
 pub fn has_vmm(site: &Site) -> bool {
-    vmm_root::open(&site.places().library()).is_ok()
+    vmm_root::find(&site.places().libraries()).is_ok()
 }
 
 /// Builds an image, the VMM root under the name [`VMM`], or the lean kernel under [`KERNEL`]. Blocks for up to minutes.
@@ -55,23 +56,25 @@ pub fn has_vmm(site: &Site) -> bool {
 /// # Errors
 /// [`LibraryError`] names what is missing, full, slow or broken; the library is as before.
 pub fn build(site: &Site, name: &str, mirror: &Mirror, report: BuildReport<'_>) -> Result<Built, Error> {
-    require_root("building images")?;
     let library = site.places().library();
     let mut pass_on = |progress: Progress<'_>| {
         report(progress.phase, progress.done, progress.total, progress.detail);
     };
     let new = |view| Built { view, already: false };
-    match name {
-        VMM => Ok(new(vmm_view(&vmm_root::build(&library, mirror, &mut pass_on)?))),
+    let built = match name {
+        VMM => new(vmm_view(&vmm_root::build(&library, mirror, &mut pass_on)?)),
         KERNEL => {
             let built = lean::build(&library, mirror, &mut pass_on)?;
-            Ok(Built { view: kernel_view(&built.kernel), already: built.already })
+            Built { view: kernel_view(&built.kernel), already: built.already }
         }
         _ => {
             let image = image::build(&library, name, mirror, &mut pass_on)?;
-            Ok(new(manifest_view(image.name(), image.manifest(), lean::open(&library)?.as_ref())))
+            let kernel = lean::find(&site.places().libraries())?;
+            new(manifest_view(image.name(), image.manifest(), kernel.as_ref()))
         }
-    }
+    };
+    site.let_others_read();
+    Ok(built)
 }
 
 /// Every image of the library, the VMM root and the lean kernel, damaged ones as well.
@@ -79,20 +82,20 @@ pub fn build(site: &Site, name: &str, mirror: &Mirror, report: BuildReport<'_>) 
 /// # Errors
 /// The library cannot be read.
 pub fn list(site: &Site) -> Result<Vec<ImageView>, Error> {
-    let library = site.places().library();
+    let libraries = site.places().libraries();
     let mut views = Vec::new();
-    match vmm_root::open(&library) {
+    match vmm_root::find(&libraries) {
         Ok(root) => views.push(vmm_view(&root)),
         Err(LibraryError::NoVmmRoot) => {}
         Err(error) => views.push(damaged(VMM, &error)),
     }
-    let kernel = lean::open(&library);
+    let kernel = lean::find(&libraries);
     match &kernel {
         Ok(found) => views.extend(found.iter().map(kernel_view)),
         Err(error) => views.push(damaged(KERNEL, error)),
     }
     let kernel = kernel.ok().flatten();
-    for listed in image::list(&library)? {
+    for listed in image::list_all(&libraries)? {
         views.push(match &listed.manifest {
             Ok(manifest) => manifest_view(&listed.name, manifest, kernel.as_ref()),
             Err(error) => damaged(&listed.name, error),
@@ -111,16 +114,17 @@ pub fn verify(site: &Site, name: &str, report: BuildReport<'_>) -> Result<ImageV
         report(progress.phase, progress.done, progress.total, progress.detail);
     };
     if name == VMM {
-        let root = vmm_root::open(&library)?;
+        let root = vmm_root::find(&site.places().libraries())?;
         vmm_root::verify(&library, &root, &mut pass_on)?;
         return Ok(vmm_view(&root));
     }
+    let libraries = site.places().libraries();
     if name == KERNEL {
-        return Ok(kernel_view(&lean::verify(&library, &mut pass_on)?));
+        return Ok(kernel_view(&lean::verify(&libraries, &mut pass_on)?));
     }
-    let image = image::open(&library, name)?;
+    let image = image::find(&libraries, name)?;
     image::verify(&library, &image, &mut pass_on)?;
-    let view = manifest_view(name, image.manifest(), lean::open(&library)?.as_ref());
+    let view = manifest_view(name, image.manifest(), lean::find(&libraries)?.as_ref());
     Ok(match staleness::of(name, image.manifest()) {
         Some(why) => ImageView { stale: Some(why), state: "stale".to_owned(), ..view },
         None => view,
@@ -170,14 +174,29 @@ fn whole(name: String, bytes: u64) -> ImageView {
 /// Removes an image or the lean kernel. One that a running VM uses stays.
 ///
 /// # Errors
-/// [`LibraryError::InUse`], [`LibraryError::NoImage`].
+/// [`LibraryError::InUse`], [`LibraryError::NoImage`]; [`SiteError::NotYours`] for one of another owner's library.
 pub fn remove(site: &Site, name: &str) -> Result<(), Error> {
-    require_root("removing images")?;
+    let library = site.places().library();
+    if name == KERNEL && lean::open(&library)?.is_some() {
+        return Ok(lean::remove(&library)?);
+    }
+    let is_own = image::list(&library)?.iter().any(|listed| listed.name == name);
+    if let (false, Some(library)) = (is_own, site.places().only_read().into_iter().find(|l| has(l, name))) {
+        let (library, name) = (library.path().to_owned(), name.to_owned());
+        return Err(SiteError::NotYours { library, name }.into());
+    }
     if name == KERNEL {
-        return Ok(lean::remove(&site.places().library())?);
+        return Ok(lean::remove(&library)?);
     }
     // Runners hold locks on what they use, and workloads that are over use nothing: nobody else has a say.
-    Ok(image::remove(&site.places().library(), name, &|_| None)?)
+    Ok(image::remove(&library, name, &|_| None)?)
+}
+
+fn has(library: &Library, name: &str) -> bool {
+    if name == KERNEL {
+        return lean::open(library).is_ok_and(|kernel| kernel.is_some());
+    }
+    image::list(library).is_ok_and(|listed| listed.iter().any(|image| image.name == name))
 }
 
 /// An image as it would boot now: with the lean kernel when it takes it.

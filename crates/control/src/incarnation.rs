@@ -7,7 +7,7 @@ use crate::accelerator::Accelerator;
 use crate::error::{Error, chain};
 use crate::launch::{Lease, Order, launch};
 use crate::request::RequestError;
-use crate::site::{Site, SiteError, private_directory};
+use crate::site::{Site, SiteError, home_directory, private_directory};
 use crate::{clock, reconcile, wait};
 use outlast_machine::backend::Backend;
 use outlast_machine::host;
@@ -57,7 +57,8 @@ impl Ground {
     /// Something is missing or damaged.
     pub(crate) fn open(site: &Site, bootable: Bootable) -> Result<Self, Error> {
         let library = site.places().library();
-        let vmm = match vmm_root::open(&library) {
+        site.let_others_read();
+        let vmm = match vmm_root::find(&site.places().libraries()) {
             Err(LibraryError::NoVmmRoot) => return Err(RequestError::NoQemu.into()),
             opened => opened?,
         };
@@ -212,7 +213,7 @@ pub(crate) struct Preparation {
 /// [`SiteError`].
 pub(crate) fn make_evidence(site: &Site, id: IncarnationId) -> Result<Preparation, SiteError> {
     let places = site.places();
-    private_directory(places.home())?;
+    home_directory(places)?;
     private_directory(places.run())?;
     private_directory(&places.incarnations())?;
     let path = places.evidence(id).path().to_owned();

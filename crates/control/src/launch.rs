@@ -179,7 +179,7 @@ fn open_log(path: &Path) -> Result<File, LaunchError> {
 }
 
 fn locks_of(order: &Order<'_>) -> Result<Vec<OwnedFd>, LaunchError> {
-    let duplicate = |lock: &Lock| lock.directory().try_clone().map(OwnedFd::from);
+    let duplicate = |lock: &Lock| lock.file().try_clone().map(OwnedFd::from);
     order.locks.iter().map(duplicate).collect::<Result<_, _>>().map_err(LaunchError::Lease)
 }
 

@@ -61,6 +61,6 @@ pub use reconcile::ReconcileError;
 pub use request::{DEFAULT_MEMORY, DEFAULT_TIMEOUT, RequestError, RunRequest, Stdin, What};
 pub use run::{Accepted, KeptEvidence, run};
 pub use show::{List, list, run_view, show};
-pub use site::{Bounds, Site, SiteError, require_root};
+pub use site::{Bounds, Site, SiteError, our_uid};
 pub use template::{TemplateError, list as list_templates, remove as remove_template};
 pub use workload::{WorkloadError, kill};

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::image::{BuildReport, own_view};
 use crate::incarnation::{self, Ground, Made};
 use crate::notice::Notify;
-use crate::site::{Site, require_root};
+use crate::site::Site;
 use outlast_machine::image::{Bootable, Image, Progress, own};
 use outlast_model::{DeathCause, VcpuCount, timeout};
 use outlast_store::IncarnationRow;
@@ -73,7 +73,6 @@ pub fn add(
     report: BuildReport<'_>,
     notify: Notify<'_>,
 ) -> Result<ImageView, Error> {
-    require_root("adding images")?;
     let library = site.places().library();
     let mut pass_on = |progress: Progress<'_>| {
         report(progress.phase, progress.done, progress.total, progress.detail);
@@ -94,7 +93,7 @@ pub fn add(
 }
 
 fn try_boot(site: &Site, image: &Image, notify: Notify<'_>) -> Result<(), Error> {
-    let bootable = Bootable::choose(&site.places().library(), image.clone())?;
+    let bootable = Bootable::choose(&site.places().libraries(), image.clone())?;
     let ground = Ground::open(site, bootable)?;
     let chosen = accelerator::choose(site, AcceleratorChoice::Auto, &ground, notify)?;
     let machine =

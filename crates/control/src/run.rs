@@ -17,7 +17,7 @@ use crate::notice::{Notice, Notify};
 use crate::request::{
     Checked, Files, RequestError, RunRequest, Stdin, What, check, check_disk, wire_program,
 };
-use crate::site::{Site, SiteError, require_root};
+use crate::site::{Site, SiteError};
 use crate::template::{self, Readiness};
 use crate::{clock, evidence, reconcile};
 use outlast_machine::cgroup::{Hierarchy, IncarnationCgroup};
@@ -57,11 +57,11 @@ pub struct KeptEvidence {
 /// Before the workload is written down: everything that is wrong with the request or the host, and nothing of it
 /// is left. After that failures become its outcome, and this succeeds.
 pub fn run(site: &Site, request: RunRequest, notify: Notify<'_>) -> Result<Accepted, Error> {
-    require_root("running a workload")?;
     if let Some(id) = earlier(site, &request)? {
         return Ok(Accepted { id, existing: true, lease: None, reading: None });
     }
     let mut checked = check(site, request)?;
+    site.require_namespaces()?;
     let ground = Ground::open(site, checked.bootable.clone())?;
     let chosen = accelerator::choose(site, checked.request.accelerator, &ground, notify)?;
     let machine = ground.machine(chosen, checked.request.vcpus, checked.machine_memory);

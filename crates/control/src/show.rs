@@ -3,11 +3,12 @@
 use crate::error::{Error, chain};
 use crate::evidence;
 use crate::follow::Tail;
-use crate::reconcile::reconcile_all;
+use crate::reconcile::{journal_of, reconcile_all};
 use crate::site::Site;
 use crate::workload::{Known, as_written, find};
 use outlast_model::{Outcome, WorkloadId, WorkloadState};
 use outlast_store::{IncarnationRow, Page, WorkloadRow};
+use outlast_wire::journal::JournalEntry;
 use outlast_wire::output_log::Stream;
 use outlast_wire::record::OutcomeRecord;
 use outlast_wire::view::{RunView, WorkloadView};
@@ -59,7 +60,11 @@ pub fn show(site: &Site, id: &str) -> Result<WorkloadView, Error> {
     let Known { workload, incarnation } = find(site, id)?;
     let evidence = site.places().evidence(incarnation.id);
     let evidence_pruned = evidence::is_pruned(&evidence, &incarnation);
-    Ok(WorkloadView { evidence_pruned, ..view(site, &workload, &incarnation) })
+    let limited_by = journal_of(site, incarnation.id).lines.into_iter().find_map(|line| match line.entry {
+        JournalEntry::Limits { by } => Some(by),
+        _ => None,
+    });
+    Ok(WorkloadView { evidence_pruned, limited_by, ..view(site, &workload, &incarnation) })
 }
 
 fn view(site: &Site, workload: &WorkloadRow, incarnation: &IncarnationRow) -> WorkloadView {
@@ -89,6 +94,7 @@ fn view(site: &Site, workload: &WorkloadRow, incarnation: &IncarnationRow) -> Wo
         timings_ms: incarnation.timings,
         truncated_bytes: incarnation.truncated_bytes,
         runner_pid: incarnation.runner.as_ref().filter(|_| alive).map(|runner| runner.pid),
+        limited_by: None,
         evidence: site.places().evidence(incarnation.id).path().display().to_string(),
         // Asked of one, not of every row of a list: that would look at the disk for each.
         evidence_pruned: false,

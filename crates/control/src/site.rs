@@ -2,15 +2,19 @@
 //!
 //! Nothing is made before an operation that needs it has been checked; what is made is private (0700).
 
+use crate::error::chain;
+use outlast_machine::{host, namespace};
 use outlast_model::{Age, Hold, IncarnationId, limit};
 use outlast_store::{Store, StoreError};
-use outlast_wire::paths::Places;
-use rustix::fs::{Mode, OFlags};
+use outlast_wire::paths::{HOST_HOME, HOST_LIBRARY, Places};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use std::cell::OnceCell;
 use std::fs::DirBuilder;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use thiserror::Error;
 
 /// A socket's path may have so many bytes (unix(7): sun_path, less the zero byte at its end).
@@ -67,11 +71,29 @@ impl Default for Bounds {
 /// A place cannot be used.
 #[derive(Debug, Error)]
 pub enum SiteError {
-    /// The caller is not the superuser.
-    #[error("{operation} needs root in this version")]
-    NotRoot {
-        /// What was asked for.
-        operation: &'static str,
+    /// An ordinary user's runner needs a user namespace, and cannot have one here.
+    #[error("ordinary users cannot run virtual machines here: {why}")]
+    NoNamespaces {
+        /// Why.
+        why: String,
+        /// What to change.
+        fix: String,
+    },
+    /// Somebody else made a directory that must be ours.
+    #[error("{} belongs to uid {owner} and is not used", .path.display())]
+    Strangers {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// An image of a library that is only read.
+    #[error("image '{name}' is in {}, which this user only reads", .library.display())]
+    NotYours {
+        /// The library.
+        library: PathBuf,
+        /// The image.
+        name: String,
     },
     /// A program that belongs to outlast is not where it should be.
     #[error("{name} is not in {}", .directory.display())]
@@ -184,6 +206,47 @@ impl Site {
         Err(SiteError::ProgramMissing { name, directory: self.programs.clone() })
     }
 
+    /// Checks that a runner can have its namespaces, before anything is made. The superuser's always can.
+    ///
+    /// # Errors
+    /// [`SiteError::NoNamespaces`] with what to change.
+    pub(crate) fn require_namespaces(&self) -> Result<(), SiteError> {
+        if host::is_root() {
+            return Ok(());
+        }
+        let attempt = Command::new(self.runner()?).arg("try").env_clear().stdin(Stdio::null()).output();
+        let why = match attempt {
+            Ok(output) if output.status.success() => return Ok(()),
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                let said = said.trim().trim_start_matches("outlast-runner: ");
+                if said.is_empty() { output.status.to_string() } else { said.to_owned() }
+            }
+            Err(error) => error.to_string(),
+        };
+        let ban = namespace::ban();
+        let because = ban.as_ref().map_or_else(String::new, |ban| format!("{ban} "));
+        let fix = ban.map_or_else(|| "outlast doctor".to_owned(), |ban| ban.fix().to_owned());
+        Err(SiteError::NoNamespaces { why: format!("{because}({why})"), fix })
+    }
+
+    /// Lets everybody use the images that the superuser has built. Not being able to concerns others alone.
+    pub(crate) fn let_others_read(&self) {
+        let library = self.places.library();
+        if !host::is_root() {
+            return;
+        }
+        let opened = outlast_machine::image::let_others_read(&library);
+        if let Err(error) = opened {
+            tracing::debug!(error = %chain(&error), "others cannot use the images of this library");
+        }
+        if library.path() == Path::new(HOST_LIBRARY) && Path::new(HOST_HOME).is_dir() {
+            if let Err(error) = passable(Path::new(HOST_HOME)) {
+                tracing::debug!(error = %chain(&error), "others cannot reach the images of this library");
+            }
+        }
+    }
+
     /// The store; made when it is not there.
     ///
     /// # Errors
@@ -201,18 +264,32 @@ impl Site {
     /// # Errors
     /// Those of opening it.
     pub(crate) fn existing_store(&self) -> Result<Option<&Store>, StoreError> {
-        if self.store.get().is_none() && !self.places.database().exists() {
+        let path = self.places.database();
+        if self.store.get().is_none()
+            && !path.try_exists().map_err(|source| StoreError::Examine { path, source })?
+        {
             return Ok(None);
         }
         self.store().map(Some)
     }
 }
 
-/// Refuses a run directory in which no socket could be made.
+/// Refuses a run directory in which no socket could be made, or that somebody else has made. Makes nothing.
 ///
 /// # Errors
-/// [`SiteError::PathTooLong`].
-pub(crate) fn check_socket_paths(places: &Places) -> Result<(), SiteError> {
+/// [`SiteError::PathTooLong`], [`SiteError::Strangers`].
+pub(crate) fn check_places(places: &Places) -> Result<(), SiteError> {
+    match rustix::fs::lstat(places.run()) {
+        Ok(stat) if stat.st_uid != our_uid() && is_everybodys(places.run().parent()) => {
+            return Err(SiteError::Strangers { path: places.run().to_owned(), owner: stat.st_uid });
+        }
+        // What else is wrong with it is told when it is made or taken.
+        Ok(_) | Err(_) => {}
+    }
+    check_socket_paths(places)
+}
+
+fn check_socket_paths(places: &Places) -> Result<(), SiteError> {
     let directory = places.run_directory(IncarnationId::from_parts(0, 0));
     let sockets = [directory.control_socket(), directory.monitor_socket(), directory.agent_socket()];
     match sockets.iter().find(|path| path.as_os_str().len() > SOCKET_PATH) {
@@ -221,35 +298,80 @@ pub(crate) fn check_socket_paths(places: &Places) -> Result<(), SiteError> {
     }
 }
 
-/// Refuses everybody but the superuser.
-///
-/// # Errors
-/// [`SiteError::NotRoot`].
-pub fn require_root(operation: &'static str) -> Result<(), SiteError> {
-    if outlast_machine::host::is_root() { Ok(()) } else { Err(SiteError::NotRoot { operation }) }
+/// Who this process acts for.
+pub fn our_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
 /// Makes a directory and its missing parents, 0700, or checks that the one that is there is private. One of ours
 /// into which others may look is made private; one in which others may write is refused.
 pub(crate) fn private_directory(path: &Path) -> Result<(), SiteError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source| SiteError::MakeDirectory { path: path.to_owned(), source })?;
-    let not_private = || SiteError::NotPrivate { path: path.to_owned() };
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|_| not_private())?;
-    let stat = rustix::fs::fstat(&directory).map_err(|_| not_private())?;
-    let ours = stat.st_uid == rustix::process::geteuid().as_raw();
-    if !ours || stat.st_mode & 0o022 != 0 {
-        return Err(not_private());
-    }
-    if !Mode::from_raw_mode(stat.st_mode).intersects(Mode::RWXG | Mode::RWXO) {
+    let (directory, mode) = owned(path)?;
+    if !mode.intersects(Mode::RWXG | Mode::RWXO) {
         return Ok(());
     }
-    // Of a directory that holds anything else it is not ours to say who may look into it.
+    set_mode(path, &directory, Mode::RWXU)
+}
+
+/// As [`private_directory`], but it stays as open to others' looking as it is: for libraries, whose parts have modes of
+/// their own.
+pub(crate) fn owned_directory(path: &Path) -> Result<(), SiteError> {
+    owned(path).map(drop)
+}
+
+/// Makes and checks the home. One that holds a library that everybody reads can be passed through, and not listed;
+/// what is in it is private, each by its own mode.
+pub(crate) fn home_directory(places: &Places) -> Result<(), SiteError> {
+    let home = places.home();
+    if host::is_root() && places.library().path() == home.join("library") {
+        return passable(home);
+    }
+    private_directory(home)
+}
+
+fn passable(path: &Path) -> Result<(), SiteError> {
+    let (directory, mode) = owned(path)?;
+    let wanted = Mode::RWXU | Mode::XGRP | Mode::XOTH;
+    if mode == wanted { Ok(()) } else { set_mode(path, &directory, wanted) }
+}
+
+/// Makes a directory unless it is there, and checks that it is ours and that nobody else may write in it.
+fn owned(path: &Path) -> Result<(OwnedFd, Mode), SiteError> {
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    created.map_err(|source| SiteError::MakeDirectory { path: path.to_owned(), source })?;
+    let not_private = || SiteError::NotPrivate { path: path.to_owned() };
+    let mut flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    if is_everybodys(path.parent()) {
+        // Where everybody may make names, a link could lead to a directory of ours that is for something else.
+        flags |= OFlags::NOFOLLOW;
+    }
+    let stat = |result: rustix::io::Result<Stat>| result.map_err(|_| not_private());
+    let named = stat(rustix::fs::lstat(path))?;
+    if FileType::from_raw_mode(named.st_mode) == FileType::Directory && named.st_uid != our_uid() {
+        return Err(SiteError::Strangers { path: path.to_owned(), owner: named.st_uid });
+    }
+    let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|_| not_private())?;
+    let found = stat(rustix::fs::fstat(&directory))?;
+    let mode = Mode::from_raw_mode(found.st_mode);
+    if found.st_uid != our_uid() || mode.intersects(Mode::WGRP | Mode::WOTH) {
+        return Err(not_private());
+    }
+    Ok((directory, mode))
+}
+
+/// Whether everybody may make things in this directory.
+fn is_everybodys(directory: Option<&Path>) -> bool {
+    let mode = directory.and_then(|path| rustix::fs::stat(path).ok()).map(|stat| stat.st_mode);
+    mode.is_some_and(|mode| Mode::from_raw_mode(mode).contains(Mode::WOTH))
+}
+
+/// Of a directory that holds anything else it is not ours to say who may look into it.
+fn set_mode(path: &Path, directory: &OwnedFd, mode: Mode) -> Result<(), SiteError> {
+    let not_private = || SiteError::NotPrivate { path: path.to_owned() };
     if !holds_only_ours(path) {
         return Err(not_private());
     }
-    rustix::fs::fchmod(&directory, Mode::RWXU).map_err(|_| not_private())
+    rustix::fs::fchmod(directory, mode).map_err(|_| not_private())
 }
 
 fn holds_only_ours(path: &Path) -> bool {

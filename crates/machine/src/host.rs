@@ -122,6 +122,25 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// The user that this process acts for when that is an ordinary one, inside its user namespace as outside of it: a
+/// process that is not the superuser, or is so in a user namespace in which nobody else is mapped.
+pub fn ordinary_user() -> Option<u32> {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    ordinary_user_in(&map, rustix::process::geteuid().as_raw())
+}
+
+fn ordinary_user_in(uid_map: &str, uid: u32) -> Option<u32> {
+    if uid != 0 {
+        return Some(uid);
+    }
+    let mut lines = uid_map.lines();
+    let fields: Vec<u32> = lines.next()?.split_whitespace().filter_map(|field| field.parse().ok()).collect();
+    match (fields.as_slice(), lines.next()) {
+        ([0, outside, 1], None) if *outside != 0 => Some(*outside),
+        _ => None,
+    }
+}
+
 /// The host's kernel release.
 pub fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
@@ -145,6 +164,17 @@ mod tests {
         let faster = CPUINFO.replace("2499.998", "3100.000");
         assert_eq!(cpu_fingerprint(&faster), cpu_fingerprint(CPUINFO));
         assert_eq!(cpu_fingerprint("nothing"), None);
+    }
+
+    #[test]
+    fn an_ordinary_user_is_one_inside_its_namespace_too() {
+        let everybody = "         0          0 4294967295\n";
+        assert_eq!(ordinary_user_in(everybody, 0), None);
+        assert_eq!(ordinary_user_in(everybody, 1000), Some(1000));
+        assert_eq!(ordinary_user_in("         0       1000          1\n", 0), Some(1000));
+        assert_eq!(ordinary_user_in("0 1000 1\n1 100000 65536\n", 0), None, "others are mapped");
+        assert_eq!(ordinary_user_in("0 0 1\n", 0), None);
+        assert_eq!(ordinary_user_in("", 0), None);
     }
 
     #[test]

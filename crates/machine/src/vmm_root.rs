@@ -21,7 +21,7 @@ use crate::image::program::Program;
 use crate::image::progress::{Phase, Progress, Report, begin};
 use crate::image::shelf::{BuildLock, Lease, Shelf};
 use crate::image::source::{Mirror, Suite};
-use crate::image::{LibraryError, stamp, tree};
+use crate::image::{LibraryError, stamp, tree, trust};
 use outlast_wire::image::{VMM_ROOT_FORMAT, VmmRootManifest};
 use outlast_wire::paths::Library;
 use std::fmt::Write as _;
@@ -150,6 +150,23 @@ pub fn open(library: &Library) -> Result<VmmRoot, LibraryError> {
         parse_manifest(&json).map_err(|source| LibraryError::Manifest { path, source })?;
     check_version(&manifest.version)?;
     Ok(VmmRoot { path: directory.join("root"), manifest, digest, binary_digest, lease })
+}
+
+/// Opens the VMM root of the first of these libraries that has one, as [`crate::image::find`] does images.
+///
+/// # Errors
+/// As [`open`]; [`LibraryError::Untrusted`].
+pub fn find(libraries: &[Library]) -> Result<VmmRoot, LibraryError> {
+    for (number, library) in libraries.iter().enumerate() {
+        match open(library) {
+            Ok(root) if number == 0 => return Ok(root),
+            Ok(root) => return trust::check(&root.path).map(|()| root),
+            Err(LibraryError::NoVmmRoot) => {}
+            Err(error) if number > 0 && error.is_forbidden() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(LibraryError::NoVmmRoot)
 }
 
 /// Reads every byte of the tree and compares it with the manifest.

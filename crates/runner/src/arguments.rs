@@ -14,6 +14,10 @@ pub(crate) enum Command {
     Version,
     /// Make the namespaces and the runner in them, then leave.
     Launch(Order),
+    /// Try whether namespaces can be had.
+    Try,
+    /// The part of that which is done in them.
+    TryInside,
     /// Be the runner.
     Run(Order),
     /// Confine yourself and become the VMM; the plan is read from this descriptor.
@@ -82,6 +86,12 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Command, Ar
     let command = words.next().ok_or(ArgumentError::NoCommand)?;
     if command == "--version" {
         return Ok(Command::Version);
+    }
+    if command == "try" {
+        return Ok(Command::Try);
+    }
+    if command == "try-inside" {
+        return Ok(Command::TryInside);
     }
     let written = Written::read(words)?;
     match command.to_str() {

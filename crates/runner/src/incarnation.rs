@@ -112,7 +112,7 @@ async fn live(order: &Order, who: ProcessIdentity) -> Result<(), RunError> {
         return Err(RunError::Version { found: intent.version });
     }
     sources.set_deadline(Instant::now() + Duration::from_millis(intent.boot_timeout_ms));
-    let hierarchy = Hierarchy::detect().map_err(RunError::Cgroup)?;
+    let hierarchy = Hierarchy::detect_or_do_without().map_err(RunError::Cgroup)?;
     let desk = Rc::new(Desk {
         incarnation: id.to_string(),
         state: Cell::new("starting"),
@@ -120,7 +120,10 @@ async fn live(order: &Order, who: ProcessIdentity) -> Result<(), RunError> {
         probes: Rc::default(),
     });
     let evidence = order.places.evidence(id);
-    let journal = Journal::open(&evidence.journal()).map_err(RunError::Journal)?;
+    let mut journal = Journal::open(&evidence.journal()).map_err(RunError::Journal)?;
+    if let Some(by) = hierarchy.stand_in() {
+        journal.note(JournalEntry::Limits { by: by.to_owned() });
+    }
     let hold = intent.hold.as_deref().map(str::parse::<Hold>).transpose()?;
     let fault_point = FaultPoint::new(hold, evidence.hold());
     match intent.machine.backend.as_str() {

@@ -36,6 +36,9 @@ pub(crate) enum LaunchError {
     /// Reading who the runner is.
     #[error("cannot tell who the runner is")]
     Identity(#[source] ProcessError),
+    /// What a runner begins with does not work.
+    #[error("{0}")]
+    Attempt(String),
     /// Telling it.
     #[error("cannot tell the runner who it is")]
     Tell(#[source] io::Error),
@@ -49,7 +52,7 @@ pub(crate) fn launch(order: &Order) -> Result<(), LaunchError> {
     // Already the leader of a session when the caller saw to it; that is as good.
     let _ = rustix::process::setsid();
     let fault_point = FaultPoint::new(order.hold, order.places.evidence(order.incarnation).hold());
-    let hierarchy = Hierarchy::detect().map_err(LaunchError::Cgroup)?;
+    let hierarchy = Hierarchy::detect_or_do_without().map_err(LaunchError::Cgroup)?;
     let cgroup = held(&fault_point, LauncherStep::Cgroup, || {
         IncarnationCgroup::create(&hierarchy, order.store, order.incarnation).map_err(LaunchError::Cgroup)
     })?;
@@ -84,6 +87,17 @@ fn held<T>(
     let made = act()?;
     fault_point.pass_blocking(step, Edge::After).map_err(LaunchError::Hold)?;
     Ok(made)
+}
+
+/// Tries whether namespaces can be had: makes them, and in them a process that does what a runner begins with.
+pub(crate) fn attempt() -> Result<(), LaunchError> {
+    namespace::unshare_for_runner().map_err(LaunchError::Namespace)?;
+    let tried = Command::new("/proc/self/exe").arg("try-inside").env_clear().output();
+    let tried = tried.map_err(LaunchError::Spawn)?;
+    if tried.status.success() {
+        return Ok(());
+    }
+    Err(LaunchError::Attempt(String::from_utf8_lossy(&tried.stderr).trim().to_owned()))
 }
 
 fn start_runner(order: &Order, fault_point: &FaultPoint) -> Result<Child, LaunchError> {

@@ -53,6 +53,11 @@ pub enum JournalEntry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         detail: Option<String>,
     },
+    /// Something other than control groups limits the VMM.
+    Limits {
+        /// What, in a sentence.
+        by: String,
+    },
     /// A rung of the shutdown ladder.
     Rung {
         /// `agent`, `vmm`, `term`, `kill`.

@@ -9,24 +9,43 @@
 //!       outputs/                         what the program handed back
 //!       hold                             exists while the runner is held; removing it releases the runner
 //!   RUN/INC/                             sockets and heartbeat, gone with the incarnation
-//!   LIBRARY/images boot vmm templates canary verified
+//!   LIBRARY/images kernels lean boot vmm templates canary verified
 //! ```
+//!
+//! Images and VMM roots are also looked for in libraries that are only read: the host's, which root has built. What holds
+//! a guest's memory, or somebody's secrets, is in the owner's library alone.
 
 use outlast_model::IncarnationId;
 use std::path::{Path, PathBuf};
 
-/// The places of one owner on one host: state, run directory, and a library several homes may share.
+/// The superuser's home.
+pub const HOST_HOME: &str = "/var/lib/outlast";
+/// The superuser's run directory.
+pub const HOST_RUN: &str = "/run/outlast";
+/// The library that the superuser's home brings along, and in which everybody looks for images.
+pub const HOST_LIBRARY: &str = "/var/lib/outlast/library";
+
+/// The places of one owner on one host: state, run directory, a library that several homes may share, and libraries
+/// of others that are only read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
     home: PathBuf,
     run: PathBuf,
     library: PathBuf,
+    only_read: Vec<PathBuf>,
 }
 
 impl Places {
     /// From three absolute directories.
     pub fn new(home: PathBuf, run: PathBuf, library: PathBuf) -> Self {
-        Self { home, run, library }
+        Self { home, run, library, only_read: Vec::new() }
+    }
+
+    /// The same, with libraries of others in which images and VMM roots are looked for, after the own one.
+    #[must_use]
+    pub fn reading(self, libraries: Vec<PathBuf>) -> Self {
+        let only_read = libraries.into_iter().filter(|path| *path != self.library).collect();
+        Self { only_read, ..self }
     }
 
     /// The state directory.
@@ -39,9 +58,19 @@ impl Places {
         &self.run
     }
 
-    /// The library.
+    /// The owner's library: the only one that anything is written to.
     pub fn library(&self) -> Library {
         Library(self.library.clone())
+    }
+
+    /// The libraries of others, in the order in which they are looked at.
+    pub fn only_read(&self) -> Vec<Library> {
+        self.only_read.iter().cloned().map(Library).collect()
+    }
+
+    /// Every library, the owner's first.
+    pub fn libraries(&self) -> Vec<Library> {
+        std::iter::once(self.library()).chain(self.only_read()).collect()
     }
 
     /// The store's database.

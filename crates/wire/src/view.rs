@@ -90,6 +90,9 @@ pub struct WorkloadView {
     pub truncated_bytes: u64,
     /// Pid of the runner while it lives.
     pub runner_pid: Option<u32>,
+    /// What limits the VMM instead of control groups, in a sentence, where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limited_by: Option<String>,
     /// Where its evidence lies.
     pub evidence: String,
     /// Whether the evidence has been pruned; asked only by `show`.

@@ -19,8 +19,9 @@ Examples:
 
 const ENVIRONMENT: &str = "\
 Environment:
-  OUTLAST_HOME      where state is kept (root: /var/lib/outlast)
-  OUTLAST_LIBRARY   where images and templates are kept (default: HOME/library)
+  OUTLAST_HOME      where state is kept (root: /var/lib/outlast, others: ~/.local/state/outlast)
+  OUTLAST_LIBRARY   where images and templates are kept, and behind colons libraries of images that are only
+                    read (default: library in that home, then root's)
   OUTLAST_LIBEXEC   where outlast-runner and outlast-agent are (default: beside outlast)
   OUTLAST_MIRROR    where packages of images come from
   OUTLAST_KEEP_TEMPLATES  disk that templates may take (10G)

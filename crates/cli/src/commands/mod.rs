@@ -15,7 +15,7 @@ mod workload;
 use crate::args::{AuditCommand, Cli, Command, ImageCommand, PruneArgs, TemplateCommand};
 use crate::failure::Failure;
 use crate::settings::Settings;
-use outlast_control::{Site, require_root};
+use outlast_control::Site;
 use outlast_wire::exit_code::FailureKind;
 
 /// How facts are printed.
@@ -36,9 +36,6 @@ pub(crate) fn perform(cli: Cli, settings: &Settings) -> Result<u8, Failure> {
     let site = Site::new(settings.places.clone(), settings.programs.clone())
         .with_hold(settings.hold)
         .with_bounds(settings.bounds);
-    if let Some(operation) = needs_root(&cli.command) {
-        require_root(operation).map_err(outlast_control::Error::from)?;
-    }
     match cli.command {
         Command::Run(args) => run::run(&site, *args, form),
         Command::Ps(args) => workload::ps(&site, &args, form),
@@ -70,31 +67,6 @@ pub(crate) fn perform(cli: Cli, settings: &Settings) -> Result<u8, Failure> {
         Command::Token(_) => Err(later("token")),
         Command::Network(_) => Err(later("network")),
         Command::Prove(_) => Err(later("prove")),
-    }
-}
-
-/// What a command needs root for, in words; `None` when it does not.
-fn needs_root(command: &Command) -> Option<&'static str> {
-    match command {
-        Command::Run(_) => Some("running a workload"),
-        Command::Ps(_) | Command::Show(_) | Command::Logs(_) => Some("looking at workloads"),
-        Command::Kill(_) => Some("killing a workload"),
-        Command::Prune(_) => Some("pruning"),
-        Command::Image(
-            ImageCommand::Build(_) | ImageCommand::Rm(_) | ImageCommand::Prune(_) | ImageCommand::Add(_),
-        ) => Some("changing images"),
-        Command::Image(ImageCommand::Ls | ImageCommand::Verify(_)) => Some("looking at images"),
-        Command::Template(_) => Some("looking at templates"),
-        Command::Audit(_) | Command::Events(_) => Some("reading the audit log"),
-        Command::Doctor(_)
-        | Command::Completions(_)
-        | Command::Man(_)
-        | Command::Image(ImageCommand::Import(_))
-        | Command::Vm(_)
-        | Command::Serve(_)
-        | Command::Token(_)
-        | Command::Network(_)
-        | Command::Prove(_) => None,
     }
 }
 

@@ -86,6 +86,9 @@ fn sheet(view: &WorkloadView, now: u64) -> String {
     line("command", human::command(&view.argv, 200));
     line("image", view.image.clone());
     line("limits", limits(view));
+    if let Some(by) = &view.limited_by {
+        line("", by.clone());
+    }
     line(
         "machine",
         format!("{}, {} with {}", human::bytes(view.machine_memory), view.backend, view.accelerator),

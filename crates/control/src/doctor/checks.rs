@@ -2,7 +2,7 @@
 
 use super::Mend;
 use crate::accelerator::{self, KvmVerdict};
-use crate::error::chain;
+use crate::error::{Error, chain};
 use crate::incarnation::Ground;
 use crate::notice::Notify;
 use crate::site::Site;
@@ -10,7 +10,7 @@ use outlast_machine::cgroup::Hierarchy;
 use outlast_machine::host::{self, KvmDevice};
 use outlast_machine::image::lean::{self, LeanKernel};
 use outlast_machine::image::{self, Bootable, LibraryError, Recipe};
-use outlast_machine::vmm_root;
+use outlast_machine::{namespace, vmm_root};
 use outlast_model::limit::DISK_RESERVE;
 use outlast_wire::view::CheckView;
 use rustix::fs::{Access, access};
@@ -22,7 +22,7 @@ pub(super) const MISSING: &str = "missing";
 const UNKNOWN: &str = "unknown";
 
 /// Without these no workload runs.
-pub(super) const VITAL: &[&str] = &["root", "programs", "qemu"];
+pub(super) const VITAL: &[&str] = &["user-namespaces", "programs", "qemu"];
 
 /// Below this much free disk a warning is due: one image, one template and some evidence.
 const ROOMY_DISK: u64 = 2 << 30;
@@ -33,14 +33,15 @@ const ROOMY_MEMORY: u64 = 512 << 20;
 const TOOLS: &[(&str, &str, &str)] =
     &[("mmdebstrap", "mmdebstrap", "mmdebstrap"), ("squashfs-tools", "mksquashfs", "squashfs-tools")];
 
-pub(super) fn checks(site: &Site, root: bool, mend: Mend, notify: Notify<'_>) -> Vec<CheckView> {
-    let mut checks = vec![root_check(root), programs(site), kvm(site, root, mend, notify), qemu(site)];
+pub(super) fn checks(site: &Site, mend: Mend, notify: Notify<'_>) -> Vec<CheckView> {
+    let mut checks = vec![user(site), programs(site), kvm(site, mend, notify), qemu(site)];
     for backend in ["firecracker", "cloud-hypervisor"] {
         // Nothing that could be done here would mend it, so it is not called missing.
         checks.push(check(backend, WARNING, "not available yet: not built into this version", None));
     }
-    checks.extend([tap(), cgroup(), user_namespaces(), disk(site), memory()]);
+    checks.extend([tap(), cgroup(), user_namespaces(site), disk(site), memory()]);
     checks.extend(TOOLS.iter().map(|(name, program, package)| tool(name, program, package)));
+    checks.extend(subordinate_ids());
     checks.extend(images(site));
     checks
 }
@@ -49,11 +50,12 @@ fn check(name: &str, status: &str, found: impl Into<String>, fix: Option<String>
     CheckView { name: name.to_owned(), status: status.to_owned(), found: found.into(), fix }
 }
 
-fn root_check(root: bool) -> CheckView {
-    if root {
-        return check("root", OK, "this is root", None);
+fn user(site: &Site) -> CheckView {
+    let home = site.places().home().display();
+    match host::ordinary_user() {
+        None => check("user", OK, format!("this is root, at home in {home}"), None),
+        Some(uid) => check("user", OK, format!("this is uid {uid}, at home in {home}"), None),
     }
-    check("root", MISSING, "this version runs workloads as root only", Some("sudo outlast doctor".to_owned()))
 }
 
 fn programs(site: &Site) -> CheckView {
@@ -68,7 +70,7 @@ fn programs(site: &Site) -> CheckView {
     }
 }
 
-fn kvm(site: &Site, root: bool, mend: Mend, notify: Notify<'_>) -> CheckView {
+fn kvm(site: &Site, mend: Mend, notify: Notify<'_>) -> CheckView {
     let emulation = "QEMU emulates instead";
     match host::kvm_device() {
         KvmDevice::Absent => {
@@ -85,15 +87,11 @@ fn kvm(site: &Site, root: bool, mend: Mend, notify: Notify<'_>) -> CheckView {
             "/dev/kvm is there; without an image and QEMU it cannot be tried whether a guest boots on it";
         return check("kvm", UNKNOWN, found, Some("outlast image build base".to_owned()));
     };
-    if root && mend == Mend::Yes {
+    if mend == Mend::Yes {
         accelerator::pardon(site, &ground);
     }
-    let verdict = if root {
-        accelerator::verdict(site, &ground, notify).unwrap_or_else(|error| KvmVerdict::Unknown(chain(&error)))
-    } else {
-        accelerator::remembered(site, &ground)
-            .unwrap_or_else(|| KvmVerdict::Unknown("only root can try it".to_owned()))
-    };
+    let verdict = accelerator::verdict(site, &ground, notify)
+        .unwrap_or_else(|error| KvmVerdict::Unknown(chain(&error)));
     match verdict {
         KvmVerdict::Usable => check("kvm", OK, "a canary booted on it", None),
         KvmVerdict::Absent(why) => check("kvm", WARNING, format!("{why}; {emulation}"), None),
@@ -107,11 +105,11 @@ fn kvm(site: &Site, root: bool, mend: Mend, notify: Notify<'_>) -> CheckView {
 
 /// Something to boot a canary from: the first image that is whole.
 fn any_ground(site: &Site) -> Option<Ground> {
-    let library = site.places().library();
-    let names = image::list(&library).ok()?.into_iter().filter(|listed| listed.manifest.is_ok());
+    let libraries = site.places().libraries();
+    let names = image::list_all(&libraries).ok()?.into_iter().filter(|listed| listed.manifest.is_ok());
     let mut grounds = names.filter_map(|listed| {
-        let image = image::open(&library, &listed.name).ok()?;
-        Ground::open(site, Bootable::choose(&library, image).ok()?).ok()
+        let image = image::find(&libraries, &listed.name).ok()?;
+        Ground::open(site, Bootable::choose(&libraries, image).ok()?).ok()
     });
     grounds.next()
 }
@@ -119,7 +117,7 @@ fn any_ground(site: &Site) -> Option<Ground> {
 fn qemu(site: &Site) -> CheckView {
     let build = || Some("outlast image build vmm".to_owned());
     let library = site.places().library();
-    match vmm_root::open(&library).and_then(|root| root.check(&library).map(|()| root)) {
+    match vmm_root::find(&site.places().libraries()).and_then(|root| root.check(&library).map(|()| root)) {
         Ok(root) => check("qemu", OK, format!("QEMU {} in {}", root.version(), root.path().display()), None),
         Err(LibraryError::NoVmmRoot) => {
             check("qemu", MISSING, "QEMU (package qemu-system-x86) is not in the library", build())
@@ -138,23 +136,43 @@ fn tap() -> CheckView {
 }
 
 fn cgroup() -> CheckView {
-    match Hierarchy::detect() {
-        Ok(hierarchy) => check("cgroup", OK, hierarchy.describe(), None),
+    match Hierarchy::detect_or_do_without() {
+        Ok(hierarchy) => match hierarchy.stand_in() {
+            None => check("cgroup", OK, hierarchy.describe(), None),
+            Some(words) => check("cgroup", WARNING, format!("limits: {words}"), delegation()),
+        },
         Err(error) => check("cgroup", WARNING, chain(&error), None),
     }
 }
 
-fn user_namespaces() -> CheckView {
+/// What has control groups delegated to a user: systemd's manager of that user, on cgroup v2.
+fn delegation() -> Option<String> {
+    let has_systemd = Path::new("/run/systemd/system").is_dir();
+    let is_v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    (has_systemd && is_v2).then(|| "systemd-run --user --scope outlast run …".to_owned())
+}
+
+fn user_namespaces(site: &Site) -> CheckView {
     let name = "user-namespaces";
-    let limit = std::fs::read_to_string("/proc/sys/user/max_user_namespaces");
-    match limit.ok().and_then(|text| text.trim().parse::<u64>().ok()) {
-        Some(0) => {
-            let fix = Some("sysctl user.max_user_namespaces=10000".to_owned());
-            check(name, WARNING, "forbidden on this host; root does not need them", fix)
+    match (host::ordinary_user(), site.require_namespaces(), namespace::ban()) {
+        (Some(_), Ok(()), _) => check(name, OK, "a runner's namespaces can be made", None),
+        (Some(_), Err(error), _) => {
+            let fix = Error::from(error);
+            check(name, MISSING, chain(&fix), fix.hint())
         }
-        Some(limit) => check(name, OK, format!("up to {limit} of them"), None),
-        None => check(name, UNKNOWN, "/proc/sys/user/max_user_namespaces cannot be read", None),
+        (None, _, None) => check(name, OK, "nothing forbids them; root does not need them", None),
+        (None, _, Some(ban)) => {
+            let fix = Some(ban.fix().to_owned());
+            check(name, WARNING, format!("{ban}; root does not need them, ordinary users do"), fix)
+        }
     }
+}
+
+/// Only ordinary users need them, and only to build images of their own.
+fn subordinate_ids() -> Option<CheckView> {
+    host::ordinary_user()?;
+    let missing = image::subordinate_ids();
+    Some(check("subordinate-ids", WARNING, format!("{missing}: images cannot be built"), Some(missing.fix())))
 }
 
 fn disk(site: &Site) -> CheckView {
@@ -203,9 +221,8 @@ fn find_program(program: &str) -> Option<PathBuf> {
 }
 
 fn lean_kernel(site: &Site) -> Result<Option<LeanKernel>, LibraryError> {
-    let library = site.places().library();
-    let Some(kernel) = lean::open(&library)? else { return Ok(None) };
-    kernel.check(&library)?;
+    let Some(kernel) = lean::find(&site.places().libraries())? else { return Ok(None) };
+    kernel.check(&site.places().library())?;
     Ok(Some(kernel))
 }
 
@@ -224,7 +241,7 @@ fn kernel(found: &Result<Option<LeanKernel>, LibraryError>) -> CheckView {
 }
 
 fn images(site: &Site) -> Vec<CheckView> {
-    let listed = match image::list(&site.places().library()) {
+    let listed = match image::list_all(&site.places().libraries()) {
         Ok(listed) => listed,
         Err(error) => return vec![check("images", UNKNOWN, chain(&error), None)],
     };

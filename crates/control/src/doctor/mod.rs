@@ -26,10 +26,9 @@ pub enum Mend {
 /// # Errors
 /// The store cannot be read. What is wrong with the host is not an error but what was asked for.
 pub fn doctor(site: &Site, mend: Mend, notify: Notify<'_>) -> Result<DoctorView, Error> {
-    let root = outlast_machine::host::is_root();
-    let undecided = if root { reconcile_all(site)? } else { Vec::new() };
-    let checks = checks::checks(site, root, mend, notify);
-    let leaks = if root { leaks::leaks(site, &undecided, mend)? } else { Vec::new() };
+    let undecided = reconcile_all(site)?;
+    let checks = checks::checks(site, mend, notify);
+    let leaks = leaks::leaks(site, &undecided, mend)?;
     Ok(DoctorView { checks, leaks })
 }
 

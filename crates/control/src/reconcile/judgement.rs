@@ -159,6 +159,7 @@ pub(crate) fn step_reached(journal: &Journal) -> BootStep {
         | JournalEntry::Program { .. }
         | JournalEntry::Rung { .. }
         | JournalEntry::Template { .. }
+        | JournalEntry::Limits { .. }
         | JournalEntry::End { .. } => None,
     });
     let mut forward =

@@ -3,7 +3,7 @@
 use super::program::{Files, files_and_command, image_for, material};
 use super::{DEFAULT_MEMORY, RequestError, RunRequest, Stdin};
 use crate::error::Error;
-use crate::site::{Site, check_socket_paths};
+use crate::site::{Site, check_places};
 use outlast_machine::host;
 use outlast_machine::image::{Bootable, MemoryNeeds};
 use outlast_model::Memory;
@@ -35,11 +35,11 @@ pub(crate) struct Checked {
 /// The first thing that is wrong with it.
 pub(crate) fn check(site: &Site, request: RunRequest) -> Result<Checked, Error> {
     check_limits(&request)?;
-    check_socket_paths(site.places())?;
+    check_places(site.places())?;
     let stdin = check_stdin(&request.stdin)?;
     let material = material(&request.what)?;
-    let library = site.places().library();
-    let bootable = Bootable::choose(&library, image_for(&library, &request.what)?)?;
+    let libraries = site.places().libraries();
+    let bootable = Bootable::choose(&libraries, image_for(&libraries, &request.what)?)?;
     let image = bootable.image();
     let host = Memory::from_bytes(host::memory_total()?.max(1)).expect("at least one byte");
     let (memory, machine_memory) = memory_for((image.name(), bootable.needs()), request.memory, host)?;

@@ -71,26 +71,26 @@ pub(super) fn material(what: &What) -> Result<Material, Error> {
 }
 
 /// The image that will run it, opened. Asks nothing of the disk but the image.
-pub(super) fn image_for(library: &Library, what: &What) -> Result<Image, Error> {
+pub(super) fn image_for(libraries: &[Library], what: &What) -> Result<Image, Error> {
     match what {
-        What::Command { image, .. } => image_of_command(library, image),
-        What::Inline { runtime, .. } => image_of_runtime(library, runtime),
+        What::Command { image, .. } => image_of_command(libraries, image),
+        What::Inline { runtime, .. } => image_of_runtime(libraries, runtime),
         What::File { path, runtime } => {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            image_of_runtime(library, &runtime_or_told_by(library, runtime.as_deref(), &name)?)
+            image_of_runtime(libraries, &runtime_or_told_by(libraries, runtime.as_deref(), &name)?)
         }
         What::Archive { path, entry, runtime } => {
             let name = match entry {
                 Some(entry) => entry.clone(),
                 None => path.display().to_string(),
             };
-            image_of_runtime(library, &runtime_or_told_by(library, runtime.as_deref(), &name)?)
+            image_of_runtime(libraries, &runtime_or_told_by(libraries, runtime.as_deref(), &name)?)
         }
     }
 }
 
-fn image_of_command(library: &Library, name: &str) -> Result<Image, Error> {
-    match image::open(library, name) {
+fn image_of_command(libraries: &[Library], name: &str) -> Result<Image, Error> {
+    match image::find(libraries, name) {
         // What could be built is said by the library's own error, with the command that builds it.
         Err(LibraryError::NoImage { built, .. }) if Recipe::named(name).is_none() => {
             Err(RequestError::UnknownImage { name: shorten(name), built, known: Recipe::names() }.into())
@@ -100,9 +100,9 @@ fn image_of_command(library: &Library, name: &str) -> Result<Image, Error> {
 }
 
 /// A runtime's image has the runtime's name.
-fn image_of_runtime(library: &Library, runtime: &str) -> Result<Image, Error> {
-    let unknown = || RequestError::UnknownRuntime { name: shorten(runtime), known: runtimes(library) };
-    match image::open(library, runtime) {
+fn image_of_runtime(libraries: &[Library], runtime: &str) -> Result<Image, Error> {
+    let unknown = || RequestError::UnknownRuntime { name: shorten(runtime), known: runtimes(libraries) };
+    match image::find(libraries, runtime) {
         Ok(image) if image.manifest().runtime().is_some() => Ok(image),
         Ok(image) => Err(RequestError::NoRuntimeIn { image: image.name().to_owned() }.into()),
         // Known, but not built: the library's own error says how to build it.
@@ -117,11 +117,11 @@ fn is_recipe(runtime: &str) -> bool {
 }
 
 /// The names of all runtimes: those that can be built, and those of images that are there.
-fn runtimes(library: &Library) -> Vec<String> {
+fn runtimes(libraries: &[Library]) -> Vec<String> {
     let recipes =
         RECIPES.iter().filter(|recipe| recipe.runtime.is_some()).map(|recipe| recipe.name.to_owned());
     let mut names: Vec<String> = recipes.collect();
-    for (name, _) in built_runtimes(library) {
+    for (name, _) in built_runtimes(libraries) {
         if !names.contains(&name) {
             names.push(name);
         }
@@ -130,8 +130,8 @@ fn runtimes(library: &Library) -> Vec<String> {
 }
 
 /// Images of the library with a runtime, and the endings they claim. What cannot be read claims nothing.
-fn built_runtimes(library: &Library) -> Vec<(String, Vec<String>)> {
-    let listed = image::list(library).unwrap_or_default();
+fn built_runtimes(libraries: &[Library]) -> Vec<(String, Vec<String>)> {
+    let listed = image::list_all(libraries).unwrap_or_default();
     let with_runtime = listed.into_iter().filter_map(|image| {
         let manifest = image.manifest.ok()?;
         Some((image.name, manifest.runtime()?.extensions.clone()))
@@ -139,7 +139,11 @@ fn built_runtimes(library: &Library) -> Vec<(String, Vec<String>)> {
     with_runtime.collect()
 }
 
-fn runtime_or_told_by(library: &Library, asked: Option<&str>, name: &str) -> Result<String, RequestError> {
+fn runtime_or_told_by(
+    libraries: &[Library],
+    asked: Option<&str>,
+    name: &str,
+) -> Result<String, RequestError> {
     if let Some(asked) = asked {
         return Ok(asked.to_owned());
     }
@@ -149,7 +153,7 @@ fn runtime_or_told_by(library: &Library, asked: Option<&str>, name: &str) -> Res
     if let Some((name, _)) = endings.clone().find(|(_, endings)| endings.contains(&ending)) {
         return Ok(name.to_owned());
     }
-    let built = built_runtimes(library);
+    let built = built_runtimes(libraries);
     if let Some((name, _)) = built.iter().find(|(_, endings)| endings.iter().any(|known| known == ending)) {
         return Ok(name.clone());
     }

@@ -3,7 +3,7 @@
 use super::TemplateError;
 use super::key::key_of;
 use crate::lock::Lock;
-use crate::site::private_directory;
+use crate::site::{owned_directory, private_directory};
 use outlast_machine::image::{Digest, Lease, LibraryError, Solitude, stamp};
 use outlast_model::IncarnationId;
 use outlast_wire::paths::Library;
@@ -79,7 +79,7 @@ impl Shelf {
 
     /// Makes the directory of all templates.
     pub(super) fn make(&self) -> Result<(), crate::site::SiteError> {
-        private_directory(self.library.path())?;
+        owned_directory(self.library.path())?;
         private_directory(&self.root)
     }
 
@@ -167,10 +167,10 @@ impl Shelf {
     pub(super) fn lease(&self, key: &str) -> Option<Lease> {
         let lease = Lease::on(&self.path(key)).ok().flatten()?;
         let now = SystemTime::now();
-        let noted = lease.directory().metadata().and_then(|metadata| metadata.modified());
+        let noted = lease.file().metadata().and_then(|metadata| metadata.modified());
         if noted.is_ok_and(|noted| now.duration_since(noted).is_ok_and(|age| age > USE_NOTED)) {
             // In a library of somebody else's it cannot be noted; its owner's uses count there.
-            let _ = lease.directory().set_modified(now);
+            let _ = lease.file().set_modified(now);
         }
         Some(lease)
     }

@@ -4,6 +4,7 @@
 //! delegation of controllers downwards, which v2 wants.
 
 use super::{CgroupError, make};
+use crate::host;
 use rustix::fs::Access;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -19,6 +20,8 @@ const CONTROLLERS: &[&str] = &["memory", "pids", "cpu"];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hierarchy {
     trees: Vec<Tree>,
+    /// What stands in for them where there are none.
+    stand_in: Option<String>,
 }
 
 /// One hierarchy: where we may make groups in it, and what it controls for us.
@@ -54,6 +57,25 @@ impl Hierarchy {
         Self::detect_in(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?, Path::new("/"))
     }
 
+    /// As [`Self::detect`], but an ordinary user to whom nothing is delegated does without: there are no directories then,
+    /// and limits of processes stand in for those of groups.
+    ///
+    /// # Errors
+    /// [`CgroupError::Unavailable`] for the superuser.
+    pub fn detect_or_do_without() -> Result<Self, CgroupError> {
+        match (Self::detect(), host::ordinary_user()) {
+            (Err(CgroupError::Unavailable { .. }), Some(user)) => {
+                Ok(Self { trees: Vec::new(), stand_in: Some(instead(user)) })
+            }
+            (detected, _) => detected,
+        }
+    }
+
+    /// What stands in for control groups, in a sentence; `None` where there are some.
+    pub fn stand_in(&self) -> Option<&str> {
+        self.stand_in.as_deref()
+    }
+
     /// As [`Self::detect`], from the texts of the two files, with every path looked up below `prefix`.
     pub fn detect_in(mountinfo: &str, own: &str, prefix: &Path) -> Result<Self, CgroupError> {
         let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
@@ -73,11 +95,14 @@ impl Hierarchy {
             Err(reason) if trees.is_empty() => return Err(unavailable(reason)),
             Err(_) => {}
         }
-        Ok(Self { trees })
+        Ok(Self { trees, stand_in: None })
     }
 
     /// One sentence for people: each hierarchy with its controllers, and which of those in use are nowhere.
     pub fn describe(&self) -> String {
+        if let Some(stand_in) = &self.stand_in {
+            return stand_in.clone();
+        }
         let said: Vec<String> = self.trees.iter().map(Tree::describe).collect();
         let is_there = |controller: &str| self.trees.iter().any(|tree| tree.has(controller));
         let missing: Vec<&str> = CONTROLLERS.iter().copied().filter(|name| !is_there(name)).collect();
@@ -106,12 +131,15 @@ impl Hierarchy {
     #[cfg(test)]
     pub(super) fn v1_at(roots: Vec<(PathBuf, &'static str)>) -> Self {
         let tree = |(root, controller)| Tree { root, version: Version::V1, controllers: vec![controller] };
-        Self { trees: roots.into_iter().map(tree).collect() }
+        Self { trees: roots.into_iter().map(tree).collect(), stand_in: None }
     }
 
     #[cfg(test)]
     pub(super) fn v2_at(root: PathBuf) -> Self {
-        Self { trees: vec![Tree { root, version: Version::V2, controllers: CONTROLLERS.to_vec() }] }
+        Self {
+            trees: vec![Tree { root, version: Version::V2, controllers: CONTROLLERS.to_vec() }],
+            stand_in: None,
+        }
     }
 }
 
@@ -192,6 +220,10 @@ fn v2_tree(mounts: &[Mount], own: &str, prefix: &Path) -> Result<Tree, String> {
 fn words(file: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     text.split_whitespace().map(str::to_owned).collect()
+}
+
+fn instead(user: u32) -> String {
+    format!("rlimits stand in for control groups: none is delegated to uid {user}")
 }
 
 fn unavailable(reason: String) -> CgroupError {

@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     fn bootable(library: &Library) -> Bootable {
-        Bootable::choose(library, open(library, "python").unwrap()).unwrap()
+        Bootable::choose(std::slice::from_ref(library), open(library, "python").unwrap()).unwrap()
     }
 
     #[test]

@@ -20,12 +20,12 @@ pub struct Bootable {
 }
 
 impl Bootable {
-    /// Chooses the kernel for `image`. Hashes nothing.
+    /// Chooses the kernel for `image`, from the first of these libraries that has one. Hashes nothing.
     ///
     /// # Errors
     /// There is a lean kernel and its manifest is damaged: no other is taken in its place.
-    pub fn choose(library: &Library, image: Image) -> Result<Self, LibraryError> {
-        let lean = if image.manifest().takes_lean_kernel() { lean::open(library)? } else { None };
+    pub fn choose(libraries: &[Library], image: Image) -> Result<Self, LibraryError> {
+        let lean = if image.manifest().takes_lean_kernel() { lean::find(libraries)? } else { None };
         Ok(Self { image, lean })
     }
 
@@ -103,12 +103,12 @@ mod tests {
     #[test]
     fn the_images_own_kernel_boots_until_there_is_a_lean_one() {
         let (_root, library, image) = image(|record| record.memory_lean = Some(lean_needs()));
-        let stock = Bootable::choose(&library, image.clone()).unwrap();
+        let stock = Bootable::choose(std::slice::from_ref(&library), image.clone()).unwrap();
         assert_eq!(std::fs::read(stock.kernel()).unwrap(), b"stock");
         assert!(stock.modules().is_some() && stock.leases().len() == 1);
         assert_eq!(stock.needs().min_machine.mib(), 96);
         lean::tests::put(&library, b"lean");
-        let lean = Bootable::choose(&library, image).unwrap();
+        let lean = Bootable::choose(std::slice::from_ref(&library), image).unwrap();
         assert_eq!(std::fs::read(lean.kernel()).unwrap(), b"lean");
         assert!(lean.modules().is_none());
         assert_eq!((lean.kernel_release(), lean.needs().min_machine.mib()), ("6.1.1-outlast", 64));
@@ -125,7 +125,7 @@ mod tests {
     fn an_image_from_before_the_lean_kernel_needs_what_it_always_did() {
         let (_root, library, image) = image(|_| {});
         lean::tests::put(&library, b"lean");
-        let lean = Bootable::choose(&library, image).unwrap();
+        let lean = Bootable::choose(std::slice::from_ref(&library), image).unwrap();
         assert!(lean.lean_kernel().is_some());
         assert_eq!(lean.needs(), lean.image().manifest().memory());
     }
@@ -134,14 +134,14 @@ mod tests {
     fn an_image_with_a_kernel_of_its_own_boots_no_other() {
         let (_root, library, image) = image(|record| record.kernel.package = "somebody's".to_owned());
         lean::tests::put(&library, b"lean");
-        assert!(Bootable::choose(&library, image).unwrap().lean_kernel().is_none());
+        assert!(Bootable::choose(std::slice::from_ref(&library), image).unwrap().lean_kernel().is_none());
     }
 
     #[test]
     fn a_damaged_lean_kernel_is_not_passed_over() {
         let (_root, library, image) = image(|_| {});
         lean::tests::put(&library, b"lean");
-        let bootable = Bootable::choose(&library, image).unwrap();
+        let bootable = Bootable::choose(std::slice::from_ref(&library), image).unwrap();
         std::fs::write(bootable.kernel(), b"leaf").unwrap();
         assert!(matches!(bootable.check(&library), Err(LibraryError::Damaged { .. })));
     }

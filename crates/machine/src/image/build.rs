@@ -17,6 +17,7 @@ use super::recipe::{MemoryRecipe, Recipe};
 use super::rootfs::{self, RootFs};
 use super::shelf::{BuildLock, Shelf};
 use super::source::{Mirror, keyring};
+use super::subordinate::subordinate_ids;
 use super::{kernel, stamp, tree};
 use outlast_wire::image as wire;
 use outlast_wire::paths::Library;
@@ -86,7 +87,7 @@ pub(crate) fn check_host(
     needed: u64,
 ) -> Result<(), LibraryError> {
     if !rustix::process::geteuid().is_root() {
-        return Err(LibraryError::NotRoot);
+        return Err(LibraryError::NotRoot(subordinate_ids()));
     }
     let common = [("mmdebstrap", "mmdebstrap"), ("setpriv", "util-linux"), ("unshare", "util-linux")];
     if let Some((tool, package)) = common.iter().chain(tools).find(|(tool, _)| !is_installed(tool)) {

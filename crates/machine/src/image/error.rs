@@ -7,6 +7,7 @@ use super::bzimage::BzImageError;
 use super::manifest::ManifestError;
 use super::modules::ModuleError;
 use super::own::AdditionError;
+use super::subordinate::NoSubordinateIds;
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -83,8 +84,16 @@ pub enum LibraryError {
     #[error(transparent)]
     Addition(AdditionError),
     /// Builds unpack files of other owners and make device nodes.
-    #[error("building images needs root; run it with sudo")]
-    NotRoot,
+    #[error("cannot build images as an ordinary user")]
+    NotRoot(#[source] NoSubordinateIds),
+    /// Somebody else could have changed what would be used.
+    #[error("{} is not used: {why}", .path.display())]
+    Untrusted {
+        /// The first place that others can change.
+        path: PathBuf,
+        /// Who, or how.
+        why: String,
+    },
     /// The disk has too little room, seen before anything was made.
     #[error("{} has {} MiB free and building {what} takes {} MiB", .path.display(), .free >> 20, .needed >> 20)]
     TooLittleSpace {
@@ -230,6 +239,11 @@ impl LibraryError {
             }
             _ => Self::Io { operation, path: path.to_owned(), source },
         }
+    }
+
+    /// Whether it says that this user may not look there.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
     }
 
     /// The same for rustix's error numbers.

@@ -8,9 +8,12 @@ use super::error::LibraryError;
 use super::manifest::{Manifest, Part, PartKind, is_image_name};
 use super::progress::{Phase, Progress, Report};
 use super::shelf::{Lease, Shelf};
-use super::{kernel, stamp};
+use super::{kernel, stamp, tree, trust};
 use outlast_wire::paths::Library;
 use std::path::{Path, PathBuf};
+
+/// A library is passed through by the names of what is in it.
+const PASSED: u32 = 0o711;
 
 /// An image that was opened; it cannot be removed while this, or a clone of its lease, lives.
 #[derive(Debug, Clone)]
@@ -103,6 +106,74 @@ pub fn open(library: &Library, name: &str) -> Result<Image, LibraryError> {
 /// The image in this directory, which the caller has a lease on.
 pub(crate) fn at(name: &str, directory: PathBuf, lease: Lease) -> Result<Image, LibraryError> {
     Ok(Image { name: name.to_owned(), manifest: read_manifest(&directory)?, directory, lease })
+}
+
+/// Opens the image of this name in the first of these libraries that has it. The first is the owner's own; the others
+/// are only read, and only where nobody but the superuser and this user can have changed them.
+///
+/// # Errors
+/// As [`open`]; [`LibraryError::Untrusted`].
+pub fn find(libraries: &[Library], name: &str) -> Result<Image, LibraryError> {
+    let mut built = Vec::new();
+    for (library, is_own) in libraries.iter().zip(std::iter::once(true).chain(std::iter::repeat(false))) {
+        match open(library, name) {
+            Ok(image) if is_own => return Ok(image),
+            Ok(image) => {
+                trust::check(&image.directory)?;
+                PartKind::ALL.iter().try_for_each(|kind| trust::check_file(&image.path(*kind)))?;
+                return Ok(image);
+            }
+            Err(LibraryError::NoImage { built: here, .. }) => built.extend(here),
+            // A library that others have closed to us is as good as none.
+            Err(error) if !is_own && error.is_forbidden() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    built.sort();
+    built.dedup();
+    Err(LibraryError::NoImage { name: name.to_owned(), built })
+}
+
+/// Every image of these libraries, sorted by name; one that an earlier library has too is left out.
+///
+/// # Errors
+/// As [`list`]; a library of others that cannot be read is passed over.
+pub fn list_all(libraries: &[Library]) -> Result<Vec<Listed>, LibraryError> {
+    let mut all: Vec<Listed> = Vec::new();
+    for (number, library) in libraries.iter().enumerate() {
+        match list(library) {
+            Ok(listed) => {
+                let new = |one: &Listed| all.iter().all(|other| other.name != one.name);
+                let new: Vec<_> = listed.into_iter().filter(new).collect();
+                all.extend(new);
+            }
+            Err(error) if number > 0 && error.is_forbidden() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    all.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(all)
+}
+
+/// Lets every user of the host read the images that came from recipes, the lean kernel and VMM roots of this library. Templates, initramfs files, results of
+/// canaries and stamps stay its owner's.
+///
+/// # Errors
+/// A mode cannot be changed.
+pub fn let_others_read(library: &Library) -> Result<(), LibraryError> {
+    if !library.path().exists() {
+        return Ok(());
+    }
+    tree::set_mode(library.path(), PASSED)?;
+    Shelf::at(library.images()).let_others_read(&is_of_a_recipe)?;
+    [library.lean(), library.vmm()]
+        .into_iter()
+        .try_for_each(|root| Shelf::at(root).let_others_read(&|_| true))
+}
+
+/// Whether everything in a stored image came from packages. What somebody brought may hold their secrets.
+fn is_of_a_recipe(stored: &Path) -> bool {
+    read_manifest(stored).is_ok_and(|manifest| manifest.takes_lean_kernel())
 }
 
 /// Reads every byte of an image and compares it with the manifest; renews the stamps.

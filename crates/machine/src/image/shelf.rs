@@ -9,7 +9,10 @@
 //!   SHELF/.lock               held for moments: publishing, removing, sweeping
 //! ```
 //!
-//! Who uses a thing holds a shared lock on its directory ([`Lease`]); who removes it needs that lock alone. Whose
+//! Who uses a thing holds a shared lock on its directory ([`Lease`]); who removes it needs that lock alone. Users to whom
+//! the shelf does not belong cannot open that directory, only pass through it (0711): whoever can open something can
+//! lock it for good, and nobody may keep the owner from using what is his. They lock the manifest in it instead, which
+//! delays its removal and nothing else. Whose
 //! scratch a directory is follows from the lock beside it: whoever holds `.lock-NAME` knows that every
 //! `.making-NAME` belongs to a build that is dead, with all its programs, because those inherit the lock.
 //! So nothing here depends on a process id, and nothing needs cleaning up for correctness, only for space.
@@ -17,10 +20,11 @@
 //! What the things are (images, kernels, VMM roots) and what makes them whole is not known here.
 
 use super::error::LibraryError;
-use super::lock::{Hold, lock, open_directory, open_lock_file, try_lock};
+use super::lock::{Hold, LOCKED, lock, open_directory, open_lock_file, try_lock};
 use super::progress::{Phase, Report, begin};
 use super::tree;
 use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -35,6 +39,12 @@ const PUBLISH_WAIT: Duration = Duration::from_secs(300);
 const LEASE_WAIT: Duration = Duration::from_secs(10);
 /// A name is looked up this often while it is being replaced under us.
 const LOOKUPS: usize = 16;
+/// The file in each stored thing that users to whom the shelf does not belong lock.
+const VISITED: &str = "manifest.json";
+/// A shelf is listed by everybody who can reach it.
+const LISTED: u32 = 0o755;
+/// Stored things are passed through by their names.
+const PASSED: u32 = 0o711;
 
 /// A directory of named, immutable things.
 #[derive(Debug, Clone)]
@@ -74,7 +84,7 @@ impl Lease {
     /// The directory cannot be opened or locked for another reason; somebody holds it alone for long.
     pub fn on(path: &Path) -> Result<Option<Self>, LibraryError> {
         let directory = match open_directory(path) {
-            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(Errno::NOENT) => return Ok(None),
             opened => opened.map_err(LibraryError::sys("open", path))?,
         };
         // Who holds it alone is removing it, or looking whether somebody uses it, and is done in moments.
@@ -82,8 +92,8 @@ impl Lease {
         Ok(is_still_at(&directory, path).then(|| Self(Arc::new(directory))))
     }
 
-    /// The directory, open for reading; the lock goes with this file description.
-    pub fn directory(&self) -> &File {
+    /// What carries the lock, open for reading; the lock goes with this file description.
+    pub fn file(&self) -> &File {
         &self.0
     }
 }
@@ -162,6 +172,8 @@ impl Shelf {
         digest: &str,
         is_whole: &dyn Fn(&Path) -> bool,
     ) -> Result<PathBuf, LibraryError> {
+        // Order matters: content is on disk before its name is, and the name is in the store before a link points to it.
+        tree::set_mode(made, PASSED)?;
         tree::sync_tree(made)?;
         let _publishing = self.lock_publishing()?;
         let stored = self.put(made, digest, is_whole)?;
@@ -237,7 +249,14 @@ impl Shelf {
     pub(crate) fn open(&self, name: &str) -> Result<Option<(PathBuf, Lease)>, LibraryError> {
         for _ in 0..LOOKUPS {
             let Some(path) = self.target(name)? else { return Ok(None) };
-            let Ok(directory) = open_directory(&path) else { continue };
+            let directory = match open_directory(&path) {
+                Ok(directory) => directory,
+                Err(Errno::ACCESS) => match visit(&path)? {
+                    Some(lease) => return Ok(Some((path, lease))),
+                    None => continue,
+                },
+                Err(_) => continue,
+            };
             // Who holds it alone is removing it, and is done in moments.
             let directory = lock(directory, Hold::Shared, &path, PUBLISH_WAIT)?;
             if is_still_at(&directory, &path) {
@@ -254,11 +273,13 @@ impl Shelf {
         if let Ok(directory) = open_directory(&path) {
             let others = self.names_of(&path)?.iter().any(|other| other != name);
             let alone = try_lock(&directory, Hold::Exclusive).map_err(LibraryError::sys("lock", &path))?;
-            if !alone && !others {
-                return Err(LibraryError::InUse {
-                    name: name.to_owned(),
-                    by: "a running VM or command".to_owned(),
-                });
+            let by = match (alone, is_visited(&path)) {
+                (false, _) => "a running VM or command",
+                (true, true) => "a running VM or command of another user",
+                (true, false) => "",
+            };
+            if !by.is_empty() && !others {
+                return Err(LibraryError::InUse { name: name.to_owned(), by: by.to_owned() });
             }
         }
         let link = self.root.join(name);
@@ -314,7 +335,8 @@ impl Shelf {
     fn drop_unnamed(&self) -> Result<(), LibraryError> {
         for path in self.unnamed()? {
             let Ok(directory) = open_directory(&path) else { continue };
-            if try_lock(&directory, Hold::Exclusive).map_err(LibraryError::sys("lock", &path))? {
+            let alone = try_lock(&directory, Hold::Exclusive).map_err(LibraryError::sys("lock", &path))?;
+            if alone && !is_visited(&path) {
                 // The lock is held until the tree is gone: who waits for a lease then sees that it lost.
                 let leaving = self
                     .root
@@ -322,6 +344,29 @@ impl Shelf {
                 tree::remove(&leaving)?;
                 fs::rename(&path, &leaving).map_err(LibraryError::io("remove", &path))?;
                 tree::remove(&leaving)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets every user read what is stored here and `may` be read. Whoever can reach the shelf can list it and open the
+    /// files of such things by their names; locks and scratch stay the owner's.
+    pub(crate) fn let_others_read(&self, may: &dyn Fn(&Path) -> bool) -> Result<(), LibraryError> {
+        if !self.root.exists() {
+            return Ok(());
+        }
+        tree::set_mode(&self.root, LISTED)?;
+        for name in self.dot_entries()?.iter().filter(|name| name.starts_with(".lock")) {
+            tree::set_mode(&self.root.join(name), LOCKED)?;
+        }
+        let store = self.store();
+        tree::set_mode(&store, PASSED)?;
+        let stored = fs::read_dir(&store).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        for entry in stored.map_err(LibraryError::io("list", &store))? {
+            let path = entry.path();
+            // Asked only where there is something to change: this is on the way of every run.
+            if !tree::has_mode(&path, PASSED)? && may(&path) {
+                tree::set_mode(&path, PASSED)?;
             }
         }
         Ok(())
@@ -390,7 +435,26 @@ impl Shelf {
     }
 }
 
-/// Whether an open directory is the one that now lies at `path`.
+/// Takes a lease on a thing of another owner's shelf: a shared lock on its manifest. `None` when it is being removed.
+fn visit(path: &Path) -> Result<Option<Lease>, LibraryError> {
+    let manifest = path.join(VISITED);
+    let file = match File::open(&manifest) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(LibraryError::io("open", &manifest)(error)),
+    };
+    let taken = try_lock(&file, Hold::Shared).map_err(LibraryError::sys("lock", &manifest))?;
+    Ok((taken && is_still_at(&file, &manifest)).then(|| Lease(Arc::new(file))))
+}
+
+/// Whether a user of another owner holds a lease on a stored thing. Asked with the directory's lock held alone, which
+/// does not keep visitors away: one who comes this very moment finds its files gone, or keeps those it has opened.
+fn is_visited(path: &Path) -> bool {
+    let lock = File::open(path.join(VISITED)).map(|file| try_lock(&file, Hold::Exclusive));
+    matches!(lock, Ok(Ok(false)))
+}
+
+/// Whether an open file or directory is the one that now lies at `path`.
 fn is_still_at(directory: &File, path: &Path) -> bool {
     let (Ok(open), Ok(there)) = (rustix::fs::fstat(directory), rustix::fs::lstat(path)) else { return false };
     (open.st_dev, open.st_ino) == (there.st_dev, there.st_ino)
@@ -441,6 +505,34 @@ mod tests {
         assert!(shelf.remove("a").unwrap());
         assert!(!one.exists() && shelf.open("a").unwrap().is_none());
         assert!(!shelf.remove("a").unwrap());
+    }
+
+    #[test]
+    fn others_may_pass_through_and_a_visitor_delays_removal_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (_root, shelf) = shelf();
+        let stored = put(&shelf, "a", "one");
+        fs::write(stored.join(VISITED), "{}").unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&stored), PASSED);
+        fs::set_permissions(&stored, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        shelf.let_others_read(&|path| path == stored).unwrap();
+        let lock = shelf.root.join(".lock-a");
+        assert_eq!(
+            [&*shelf.root, &*shelf.store(), &*stored, &*lock].map(mode),
+            [LISTED, PASSED, PASSED, LOCKED]
+        );
+        let visitor = visit(&stored).unwrap().unwrap();
+        assert!(
+            matches!(shelf.remove("a"), Err(LibraryError::InUse { by, .. }) if by.contains("another user"))
+        );
+        assert!(shelf.open("a").unwrap().is_some(), "its owner is not kept from using it");
+        put(&shelf, "a", "two");
+        shelf.sweep().unwrap();
+        assert!(stored.exists());
+        drop(visitor);
+        shelf.sweep().unwrap();
+        assert!(!stored.exists() && visit(&stored).unwrap().is_none());
     }
 
     #[test]

@@ -87,6 +87,8 @@ pub struct Limits {
     pub open_files: u64,
     /// Bytes to which it may extend a file.
     pub file_size: u64,
+    /// Bytes of memory it may map, used or not; for hosts on which no control group counts what is used.
+    pub address_space: Option<u64>,
 }
 
 /// A file shown to the VMM.
@@ -291,7 +293,7 @@ mod tests {
             program: "/usr/bin/vmm".into(),
             arguments: vec!["-x".to_owned()],
             identity: None,
-            limits: Limits { threads: 1, open_files: 2, file_size: 3 },
+            limits: Limits { threads: 1, open_files: 2, file_size: 3, address_space: Some(4) },
         }
     }
 

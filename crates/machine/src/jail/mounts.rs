@@ -5,7 +5,7 @@
 
 use super::{BoundFile, FILES, FileAccess, JailError, JailSpec, failed, step};
 use crate::sys;
-use rustix::fs::{CWD, FileType, Mode, Uid, chown, mknodat};
+use rustix::fs::{CWD, FileType, Mode, StatVfsMountFlags, Uid, chown, mknodat, statvfs};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_remount, unmount,
 };
@@ -118,7 +118,21 @@ fn copy_device(source: &Path, target: &Path, owner: Uid) -> Result<(), JailError
 /// A bind mount takes its flags only when it is mounted a second time.
 fn bind(source: &Path, target: &Path, flags: MountFlags) -> Result<(), JailError> {
     mount_bind(source, target).map_err(failed("bind", source))?;
-    mount_remount(target, MountFlags::BIND | flags, c"").map_err(failed("restrict", source))
+    let kept = kept_flags(target).map_err(failed("look at", source))?;
+    mount_remount(target, MountFlags::BIND | flags | kept, c"").map_err(failed("restrict", source))
+}
+
+/// What the mount forbids already. In a user namespace the kernel refuses to have any of it left out.
+fn kept_flags(target: &Path) -> rustix::io::Result<MountFlags> {
+    let found = statvfs(target)?.f_flag;
+    let pairs = [
+        (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+    ];
+    let kept = pairs.into_iter().filter(|(seen, _)| found.contains(*seen)).map(|(_, flag)| flag);
+    Ok(kept.fold(MountFlags::empty(), |all, flag| all | flag))
 }
 
 /// Makes the stage the root, and the old root unreachable.

@@ -39,7 +39,7 @@ pub(super) fn detach() -> Result<(), JailError> {
 
 /// Lowers the limits, hard and soft; none is ever raised.
 pub(super) fn limit(limits: &Limits) -> Result<(), JailError> {
-    let limits = [
+    let all = [
         (Resource::Core, NO_CORE),
         (Resource::Nproc, limits.threads),
         (Resource::Nofile, limits.open_files),
@@ -49,7 +49,8 @@ pub(super) fn limit(limits: &Limits) -> Result<(), JailError> {
         (Resource::Rtprio, 0),
         (Resource::Nice, 0),
     ];
-    limits.into_iter().try_for_each(|(resource, value)| {
+    let address_space = limits.address_space.map(|bytes| (Resource::As, bytes));
+    all.into_iter().chain(address_space).try_for_each(|(resource, value)| {
         let most = getrlimit(resource).maximum.map_or(value, |maximum| maximum.min(value));
         let lowered = setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) });
         lowered.map_err(JailError::privilege("lower a limit"))

@@ -1,6 +1,9 @@
 //! Disks: every file the VMM will read is there, and held with a shared lock so that nobody removes the
 //! image it belongs to while this incarnation lives.
 //!
+//! What belongs to another user's library is held by its manifest: its directory can be passed through and not opened, so
+//! that nobody but its owner can lock others out of it.
+//!
 //! What the files hold was verified by whoever chose them; here they are only opened. Nothing is made, so
 //! nothing is left.
 
@@ -8,9 +11,13 @@ use super::{Core, Presence, Stumble};
 use outlast_machine::backend::Backend;
 use outlast_wire::intent::{Machine, Start};
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+
+/// What a visitor locks of an image or VMM root.
+const MANIFEST: &str = "manifest.json";
 
 pub(super) fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> {
     let leases: Result<Vec<_>, _> =
@@ -23,7 +30,8 @@ pub(super) fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> {
 fn directories(machine: &Machine, start: &Start) -> BTreeSet<PathBuf> {
     let mut directories: BTreeSet<_> =
         files(machine).iter().filter_map(|f| f.parent().map(Path::to_path_buf)).collect();
-    directories.insert(machine.vmm_root.clone());
+    // The tree itself can be opened by everybody who runs it, and so locked by anybody.
+    directories.insert(machine.vmm_root.parent().unwrap_or(&machine.vmm_root).to_owned());
     if let Start::Clone { template, .. } = start {
         directories.insert(template.clone());
     }
@@ -37,8 +45,12 @@ fn files(machine: &Machine) -> Vec<&Path> {
 }
 
 fn lease(directory: &Path) -> Result<OwnedFd, Stumble> {
-    let opened =
-        rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let open =
+        |path: &Path, flags| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | flags, Mode::empty());
+    let opened = match open(directory, OFlags::DIRECTORY) {
+        Err(Errno::ACCESS) => open(&directory.join(MANIFEST), OFlags::empty()),
+        opened => opened,
+    };
     let held = opened.and_then(|fd| {
         rustix::fs::flock(&fd, FlockOperation::NonBlockingLockShared)?;
         Ok(fd)

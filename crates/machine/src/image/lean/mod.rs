@@ -16,6 +16,7 @@ use super::manifest::{ManifestError, PartKind};
 use super::progress::{Phase, Progress, Report};
 use super::shelf::{Lease, Shelf};
 use super::stamp;
+use super::trust;
 use outlast_wire::image::{LEAN_KERNEL_FORMAT, LeanKernelManifest, Part};
 use outlast_wire::paths::Library;
 use std::path::{Path, PathBuf};
@@ -101,16 +102,39 @@ pub fn open(library: &Library) -> Result<Option<LeanKernel>, LibraryError> {
     Ok(Some(LeanKernel { directory, manifest, digest, lease }))
 }
 
-/// Reads every byte of it and compares that with its manifest; renews the stamps.
+/// Opens the lean kernel of the first of these libraries that has one, as [`super::find`] does images.
+///
+/// # Errors
+/// As [`open`]; [`LibraryError::Untrusted`].
+pub fn find(libraries: &[Library]) -> Result<Option<LeanKernel>, LibraryError> {
+    for (number, library) in libraries.iter().enumerate() {
+        match open(library) {
+            Ok(None) => {}
+            Ok(Some(kernel)) if number == 0 => return Ok(Some(kernel)),
+            Ok(Some(kernel)) => {
+                trust::check(&kernel.directory)?;
+                trust::check_file(&kernel.path())?;
+                return Ok(Some(kernel));
+            }
+            Err(error) if number > 0 && error.is_forbidden() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Reads every byte of it and compares that with its manifest; renews the stamps of the first library.
 ///
 /// # Errors
 /// [`LibraryError::Damaged`] names the first file that differs; [`LibraryError::NoLeanKernel`].
-pub fn verify(library: &Library, report: Report<'_>) -> Result<LeanKernel, LibraryError> {
-    let kernel = open(library)?.ok_or(LibraryError::NoLeanKernel)?;
+pub fn verify(libraries: &[Library], report: Report<'_>) -> Result<LeanKernel, LibraryError> {
+    let Some((own, kernel)) = libraries.first().zip(find(libraries)?) else {
+        return Err(LibraryError::NoLeanKernel);
+    };
     for (done, part) in (0u64..).zip(&kernel.manifest.parts) {
         let total = u64::try_from(kernel.manifest.parts.len()).ok();
         report(Progress { phase: Phase::Hashing, done, total, detail: &part.name });
-        kernel.compare(part, |path| stamp::rehash(library, path))?;
+        kernel.compare(part, |path| stamp::rehash(own, path))?;
     }
     Ok(kernel)
 }
@@ -198,7 +222,10 @@ pub(crate) mod tests {
         let library = Library::at(root.path().join("library"));
         assert!(open(&library).unwrap().is_none());
         assert!(matches!(remove(&library), Err(LibraryError::NoLeanKernel)));
-        assert!(matches!(verify(&library, &mut |_| {}), Err(LibraryError::NoLeanKernel)));
+        assert!(matches!(
+            verify(std::slice::from_ref(&library), &mut |_| {}),
+            Err(LibraryError::NoLeanKernel)
+        ));
         put(&library, b"kernel");
         let kernel = open(&library).unwrap().unwrap();
         assert_eq!(kernel.digest(), Digest::of(b"kernel"));
@@ -219,7 +246,10 @@ pub(crate) mod tests {
         let kernel = open(&library).unwrap().unwrap();
         fs::write(kernel.path(), b"kernal").unwrap();
         assert!(matches!(kernel.check(&library), Err(LibraryError::Damaged { name, .. }) if name == NAME));
-        assert!(matches!(verify(&library, &mut |_| {}), Err(LibraryError::Damaged { .. })));
+        assert!(matches!(
+            verify(std::slice::from_ref(&library), &mut |_| {}),
+            Err(LibraryError::Damaged { .. })
+        ));
         fs::write(kernel.directory.join(MANIFEST), b"{").unwrap();
         assert!(matches!(open(&library), Err(LibraryError::Manifest { .. })));
     }
