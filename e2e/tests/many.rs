@@ -2,8 +2,10 @@
 
 use outlast_e2e::call::Running;
 use outlast_e2e::on_lab;
+use outlast_wire::journal::{Journal, JournalEntry, StepPhase};
 use outlast_wire::view::RunView;
 use std::collections::BTreeSet;
+use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Everything of a guest that must be its own.
@@ -82,6 +84,71 @@ fn alone_twenty_runs_at_once_all_end_with_their_own_output_and_nothing_is_left()
         assert!(all.iter().all(|view| view.outcome.is_some()));
         let incarnations: BTreeSet<&str> = all.iter().map(|view| view.incarnation.as_str()).collect();
         assert_eq!(incarnations.len(), RUNS + 1);
+    });
+}
+
+/// Ten random numbers of every kind a program may draw, from one guest.
+const UUIDS: &str = "import os, uuid\n\
+    kernel = lambda: open('/proc/sys/kernel/random/uuid').read().strip()\n\
+    draw = [lambda: str(uuid.uuid4()), kernel, lambda: os.urandom(16).hex(), lambda: os.getrandom(16).hex()]\n\
+    for n in range(10): print(draw[n % 4]())\n";
+
+#[test]
+fn alone_a_thousand_uuids_of_a_hundred_clones_are_all_different() {
+    const CLONES: usize = 100;
+    const AT_ONCE: usize = 4;
+    on_lab(|lab| {
+        lab.python("pass", &[]).run().expect_code(0);
+        let mut all = BTreeSet::new();
+        for _ in 0..CLONES / AT_ONCE {
+            let runs: Vec<Running> = (0..AT_ONCE).map(|_| lab.python(UUIDS, &["--json"]).start()).collect();
+            for run in runs {
+                let view: RunView = run.wait().expect_code(0).json();
+                assert_eq!(view.started_from.as_deref(), Some("clone"), "{:?}", view.fell_back);
+                assert_eq!(view.stdout.lines().count(), 10);
+                all.extend(view.stdout.lines().map(str::to_owned));
+                assert!(view.certificate.expect("a clone is certified").entropy_bytes >= 32);
+            }
+        }
+        assert_eq!(all.len(), 10 * CLONES, "two guests, or one guest twice, drew the same");
+        let journals = lab.incarnations().into_iter().map(|evidence| fs::read(evidence.journal()).unwrap());
+        let mut programs = 0;
+        for journal in journals.map(|bytes| Journal::parse(&bytes)) {
+            let at = |wanted: &dyn Fn(&JournalEntry) -> bool| {
+                let line = journal.lines.iter().find(|line| wanted(&line.entry));
+                line.map(|line| line.monotonic_ns)
+            };
+            // A template's maker starts no program of a workload.
+            let sent = at(&|entry| matches!(entry, JournalEntry::Program { phase, .. } if phase == "sent"));
+            let Some(sent) = sent else { continue };
+            programs += 1;
+            let certified = at(
+                &|entry| matches!(entry, JournalEntry::Step { step, phase: StepPhase::Done, .. } if step == "certify"),
+            );
+            let certified = certified.expect("a guest that got a program was certified");
+            assert!(certified < sent, "the guest was reseeded before any program started");
+        }
+        assert_eq!(programs, CLONES + 1);
+    });
+}
+
+#[test]
+fn alone_twenty_clones_at_once_know_the_time() {
+    const CLONES: usize = 20;
+    on_lab(|lab| {
+        lab.python("pass", &[]).run().expect_code(0);
+        let code = "import time; print(time.time_ns())";
+        let began = unix_ns();
+        let runs: Vec<Running> = (0..CLONES).map(|_| lab.python(code, &["--json"]).start()).collect();
+        let views: Vec<RunView> = runs.into_iter().map(|run| run.wait().expect_code(0).json()).collect();
+        let ended = unix_ns();
+        for view in views {
+            let tolerance = 50_000_000;
+            let guest: i128 = view.stdout.trim().parse().expect("a time");
+            assert!(guest >= began - tolerance && guest <= ended + tolerance, "{began} ≤ {guest} ≤ {ended}");
+            let [low, high] = view.certificate.expect("certified").clock_offset_ns;
+            assert!(low <= high && low >= -50_000_000 && high <= 50_000_000, "[{low}, {high}] ns");
+        }
     });
 }
 
