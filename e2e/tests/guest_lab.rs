@@ -1,4 +1,4 @@
-//! A host that this one is not, as a machine of its own: one on which KVM works, with nothing but cgroup v2. And the lab itself: what must turn it red does.
+//! Hosts that this one is not, as machines of their own: KVM that works, cgroup v2 alone, both versions at once. And the lab itself: what must turn it red does.
 
 use outlast_e2e::guest_lab::cases::cgroup::a_vmm_killed_for_want_of_memory;
 use outlast_e2e::guest_lab::{Suite, run};
@@ -16,6 +16,16 @@ fn green(suite: Suite) {
 #[test]
 fn long_guests_run_on_kvm_where_it_works() {
     green(Suite::Kvm);
+}
+
+#[test]
+fn long_cgroup_v2_holds_limits_and_kills_what_it_must() {
+    green(Suite::Cgroup2);
+}
+
+#[test]
+fn long_a_hybrid_of_both_cgroup_versions_is_used_as_one() {
+    green(Suite::Hybrid);
 }
 
 #[test]
