@@ -108,7 +108,7 @@ fn while_a_clone_runs(fault: Fault) {
         if fault == Fault::Truncated {
             output.expect_code(125);
             let death = lab.show(&view.id).death.expect("a death certificate");
-            assert_eq!((death.cause.as_str(), death.signal), ("vmm_killed", Some(7)), "SIGBUS: {death:?}");
+            assert_eq!((death.cause.as_str(), death.signal), ("vmm_signalled", Some(7)), "SIGBUS: {death:?}");
         }
         clone_again(lab);
     });
