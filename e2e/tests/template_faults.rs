@@ -281,7 +281,11 @@ fn two_homes_that_share_a_library_make_one_template() {
                 lab.python("pass", &["--json"]).env("OUTLAST_HOME", home).run().expect_code(0).json();
             assert_eq!((view.started_from.as_deref(), view.fell_back), (Some("clone"), None));
         }
-        assert_eq!(sha256(&fs::read(template.join("manifest.json")).expect("it is published")), before, "made once");
+        assert_eq!(
+            sha256(&fs::read(template.join("manifest.json")).expect("it is published")),
+            before,
+            "made once"
+        );
         let doctor = lab.call(&["doctor", "--json"]).env("OUTLAST_HOME", &second).run();
         let leaks = doctor.json::<serde_json::Value>()["leaks"].clone();
         assert_eq!(leaks, serde_json::json!([]), "{doctor}");
