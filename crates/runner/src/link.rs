@@ -3,7 +3,7 @@
 //! Reading and writing happen in one place, [`Link::next`], so that neither side can block the other: while
 //! the host has something to say it keeps listening. What the guest sends is bounded by the frame limit and
 //! consumed at once; what the host queues is bounded by its callers, who look at [`Link::backlog`]. A guest that
-//! never stops talking takes no more than its turn: after [`SPELL`] steps the other tasks of the runner, and its
+//! never stops talking takes no more than its turn: after `SPELL` steps the other tasks of the runner, and its
 //! clock, have theirs.
 
 use crate::probe::{Probes, Waiting};

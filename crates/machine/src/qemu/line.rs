@@ -1,8 +1,8 @@
 //! What QEMU says on its monitor, cut into lines and understood. Pure: no socket, no process.
 //!
 //! A VMM that a guest has taken over says what it likes: lines are bounded, nothing that is read costs more than
-//! its length, and what is unknown is passed over. Asking is [`super::monitor`]'s business, waiting that of
-//! [`super::watch`].
+//! its length, and what is unknown is passed over. Asking is `monitor`'s business, waiting that of
+//! `watch`.
 
 use crate::backend::VmmEvent;
 use qapi::qmp::{GUEST_PANICKED, MIGRATION, MigrationStatus, RESET, SHUTDOWN, ShutdownCause};

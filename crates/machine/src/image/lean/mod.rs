@@ -5,7 +5,7 @@
 //! ```
 //!
 //! One per library, used by every image that was built from a recipe ([`super::bootable`]); until it is there, and
-//! after it was removed, images boot the distribution's kernel that lies in them. How it is made: [`build`].
+//! after it was removed, images boot the distribution's kernel that lies in them. How it is made: [`build()`].
 
 mod build;
 mod options;
