@@ -313,7 +313,7 @@ impl Key {
             boot_id,
             kernel: host::kernel_release(),
             vmm: ground.vmm_digest(),
-            guest: ground.lean_kernel(),
+            guest: ground.other_kernel(),
         })
     }
 

@@ -57,7 +57,6 @@ impl Ground {
     /// Something is missing or damaged.
     pub(crate) fn open(site: &Site, bootable: Bootable) -> Result<Self, Error> {
         let library = site.places().library();
-        site.let_others_read();
         let vmm = match vmm_root::find(&site.places().libraries()) {
             Err(LibraryError::NoVmmRoot) => return Err(RequestError::NoQemu.into()),
             opened => opened?,
@@ -81,6 +80,14 @@ impl Ground {
     /// SHA-256 of the lean kernel, when it is that which boots.
     pub(crate) fn lean_kernel(&self) -> Option<String> {
         self.bootable.lean_kernel().map(|kernel| kernel.digest().to_string())
+    }
+
+    /// What tells the kernel that boots from the distribution's; `None` for that one.
+    pub(crate) fn other_kernel(&self) -> Option<String> {
+        self.lean_kernel().or_else(|| {
+            let manifest = self.image().manifest();
+            (!manifest.takes_lean_kernel()).then(|| manifest.digest().to_string())
+        })
     }
 
     /// The VMM root's digest.

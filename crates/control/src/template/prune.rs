@@ -153,6 +153,10 @@ fn tell(found: &mut Found, eviction: Result<Eviction, TemplateError>) {
 pub(super) fn make_room(shelf: &Shelf, needed: u64) {
     let Ok(mut facts) = survey(shelf, &|_| Fitness::Ours) else { return };
     facts.retain(|facts| !facts.in_use);
+    let in_all = facts.iter().fold(0_u64, |sum, facts| sum.saturating_add(facts.bytes));
+    if host::disk_free(shelf.root()).is_ok_and(|free| free.saturating_add(in_all) < needed) {
+        return; // Without all of them there would still be too little.
+    }
     facts.sort_by_key(|facts| std::cmp::Reverse(facts.unused_for));
     for facts in facts {
         if host::disk_free(shelf.root()).is_ok_and(|free| free >= needed) {
@@ -208,13 +212,16 @@ struct Knowledge {
 
 impl Knowledge {
     fn of(site: &Site) -> Result<Self, Error> {
-        let library = site.places().library();
-        let manifests = image::list(&library)?.into_iter().filter_map(|listed| listed.manifest.ok());
+        let (library, libraries) = (site.places().library(), site.places().libraries());
+        let manifests = image::list_all(&libraries)?.into_iter().filter_map(|listed| listed.manifest.ok());
         let agent = site.agent().ok().and_then(|path| stamp::digest_of(&library, &path).ok());
         Ok(Self {
             images: manifests.map(|manifest| manifest.digest().to_string()).collect(),
-            lean_kernel: image::lean::open(&library).ok().flatten().map(|kernel| kernel.digest().to_string()),
-            vmm: vmm_root::open(&library).ok().map(|root| root.digest().to_string()),
+            lean_kernel: image::lean::find(&libraries)
+                .ok()
+                .flatten()
+                .map(|kernel| kernel.digest().to_string()),
+            vmm: vmm_root::find(&libraries).ok().map(|root| root.digest().to_string()),
             agent: agent.map(|digest| digest.to_string()),
             agents: agents(&library),
         })

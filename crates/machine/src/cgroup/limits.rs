@@ -34,6 +34,13 @@ pub struct Limited {
 }
 
 impl VmmCgroup {
+    /// Whether its memory can be limited: a group may be there without the controller, where it is not handed down.
+    pub fn limits_memory(&self) -> bool {
+        let files = ["memory.max", "memory.limit_in_bytes"];
+        let directories = self.procs.iter().filter_map(|procs| procs.parent());
+        directories.flat_map(|directory| files.map(|file| directory.join(file))).any(|path| path.exists())
+    }
+
     /// Sets the limits, before anything is put in. Says which controllers were there to take them.
     ///
     /// # Errors

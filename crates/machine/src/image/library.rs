@@ -143,7 +143,10 @@ pub fn list_all(libraries: &[Library]) -> Result<Vec<Listed>, LibraryError> {
     for (number, library) in libraries.iter().enumerate() {
         match list(library) {
             Ok(listed) => {
-                let new = |one: &Listed| all.iter().all(|other| other.name != one.name);
+                // What its owner keeps to themselves is not there for others.
+                let closed =
+                    |one: &Listed| number > 0 && one.manifest.as_ref().is_err_and(LibraryError::is_forbidden);
+                let new = |one: &Listed| !closed(one) && all.iter().all(|other| other.name != one.name);
                 let new: Vec<_> = listed.into_iter().filter(new).collect();
                 all.extend(new);
             }
@@ -155,8 +158,8 @@ pub fn list_all(libraries: &[Library]) -> Result<Vec<Listed>, LibraryError> {
     Ok(all)
 }
 
-/// Lets every user of the host read the images that came from recipes, the lean kernel and VMM roots of this library. Templates, initramfs files, results of
-/// canaries and stamps stay its owner's.
+/// Lets every user of the host read the images that came from recipes, the lean kernel and VMM roots of this library.
+/// Images that somebody brought, templates, initramfs files, results of canaries and stamps stay its owner's.
 ///
 /// # Errors
 /// A mode cannot be changed.

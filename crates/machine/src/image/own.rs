@@ -178,7 +178,10 @@ impl Unnamed {
     /// The library cannot be written.
     pub fn publish(self, library: &Library) -> Result<Image, LibraryError> {
         self.shelf.name(&self.lock, &self.image.manifest().digest().to_string())?;
-        library::sweep(library)?;
+        // It has its name: what had it before and cannot go now is swept by the next build.
+        if let Err(error) = library::sweep(library) {
+            tracing::warn!(%error, "what the image replaced stays for now");
+        }
         Ok(self.image)
     }
 }

@@ -45,6 +45,8 @@ const VISITED: &str = "manifest.json";
 const LISTED: u32 = 0o755;
 /// Stored things are passed through by their names.
 const PASSED: u32 = 0o711;
+/// The mode of a stored thing that is its owner's alone.
+const PRIVATE: u32 = 0o700;
 
 /// A directory of named, immutable things.
 #[derive(Debug, Clone)]
@@ -189,6 +191,7 @@ impl Shelf {
         digest: &str,
         is_whole: &dyn Fn(&Path) -> bool,
     ) -> Result<(PathBuf, Lease), LibraryError> {
+        tree::set_mode(made, PRIVATE)?;
         tree::sync_tree(made)?;
         let _publishing = self.lock_publishing()?;
         let stored = self.put(made, digest, is_whole)?;
@@ -364,10 +367,7 @@ impl Shelf {
         let stored = fs::read_dir(&store).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         for entry in stored.map_err(LibraryError::io("list", &store))? {
             let path = entry.path();
-            // Asked only where there is something to change: this is on the way of every run.
-            if !tree::has_mode(&path, PASSED)? && may(&path) {
-                tree::set_mode(&path, PASSED)?;
-            }
+            tree::set_mode(&path, if may(&path) { PASSED } else { PRIVATE })?;
         }
         Ok(())
     }
@@ -436,6 +436,8 @@ impl Shelf {
 }
 
 /// Takes a lease on a thing of another owner's shelf: a shared lock on its manifest. `None` when it is being removed.
+/// Any user may lock that file, and alone, too: who does keeps nobody from using the thing, whose owner then may not
+/// know that it is used.
 fn visit(path: &Path) -> Result<Option<Lease>, LibraryError> {
     let manifest = path.join(VISITED);
     let file = match File::open(&manifest) {
@@ -443,8 +445,8 @@ fn visit(path: &Path) -> Result<Option<Lease>, LibraryError> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(LibraryError::io("open", &manifest)(error)),
     };
-    let taken = try_lock(&file, Hold::Shared).map_err(LibraryError::sys("lock", &manifest))?;
-    Ok((taken && is_still_at(&file, &manifest)).then(|| Lease(Arc::new(file))))
+    let _shared = try_lock(&file, Hold::Shared).map_err(LibraryError::sys("lock", &manifest))?;
+    Ok(is_still_at(&file, &manifest).then(|| Lease(Arc::new(file))))
 }
 
 /// Whether a user of another owner holds a lease on a stored thing. Asked with the directory's lock held alone, which
@@ -522,6 +524,8 @@ mod tests {
             [&*shelf.root, &*shelf.store(), &*stored, &*lock].map(mode),
             [LISTED, PASSED, PASSED, LOCKED]
         );
+        shelf.let_others_read(&|_| false).unwrap();
+        assert_eq!(mode(&stored), PRIVATE, "what somebody brought is theirs");
         let visitor = visit(&stored).unwrap().unwrap();
         assert!(
             matches!(shelf.remove("a"), Err(LibraryError::InUse { by, .. }) if by.contains("another user"))
@@ -530,7 +534,11 @@ mod tests {
         put(&shelf, "a", "two");
         shelf.sweep().unwrap();
         assert!(stored.exists());
+        let rude = File::open(stored.join(VISITED)).unwrap();
         drop(visitor);
+        assert!(try_lock(&rude, Hold::Exclusive).unwrap());
+        assert!(visit(&stored).unwrap().is_some(), "who locks it alone keeps nobody from using it");
+        drop(rude);
         shelf.sweep().unwrap();
         assert!(!stored.exists() && visit(&stored).unwrap().is_none());
     }

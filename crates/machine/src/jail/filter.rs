@@ -280,7 +280,12 @@ fn breaking_out(subject: Subject) -> Result<Rules, BackendError> {
     rules.insert(libc::SYS_execve, vec![rule(0, SeccompCmpOp::Ne, subject.program)?]);
     let process = SeccompCmpOp::MaskedEq(flag(libc::CLONE_THREAD));
     rules.insert(libc::SYS_clone, vec![rule(0, process, 0)?]);
-    rules.insert(libc::SYS_ioctl, one_of(1, &TYPING)?);
+    // The kernel looks at 32 bits of the request, whatever stands in the others.
+    let typing = TYPING.iter().map(|&request| {
+        let condition = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, request)?;
+        SeccompRule::new(vec![condition])
+    });
+    rules.insert(libc::SYS_ioctl, typing.collect::<Result<_, _>>()?);
     Ok(rules)
 }
 

@@ -220,7 +220,7 @@ fn spawn(plan: &LaunchPlan, theirs: Vec<OwnedFd>, numbers: &Channels) -> Result<
         program: plan.machine.vmm_binary.clone(),
         arguments: arguments::arguments(plan, numbers)?,
         identity: plan.identity,
-        limits: limits::of_process(plan),
+        limits: limits::of_process(plan, plan.vmm_cgroup.limits_memory()),
     };
     let mut command = jail::command(&plan.jail_program, &spec, theirs).map_err(LaunchError::Jail)?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

@@ -40,13 +40,14 @@ pub(super) fn limits(plan: &LaunchPlan) -> Limits {
     }
 }
 
-/// The limits of the plan's VMM, as a process. The file of a template's memory has its size already.
-pub(super) fn of_process(plan: &LaunchPlan) -> jail::Limits {
+/// The limits of the plan's VMM, as a process, where its group counts its memory and where it does not. The file of a
+/// template's memory has its size already.
+pub(super) fn of_process(plan: &LaunchPlan, memory_is_counted: bool) -> jail::Limits {
     let group = limits(plan);
     jail::Limits {
         threads: group.threads,
         // A group counts what is used, which is better; with neither, a VMM that was taken over could take it all.
-        address_space: plan.vmm_cgroup.is_none().then(|| group.memory.saturating_add(RESERVED)),
+        address_space: (!memory_is_counted).then(|| group.memory.saturating_add(RESERVED)),
         open_files: OPEN_FILES,
         file_size: match plan.memory {
             MemoryBacking::SharedFile(_) => SAVED,
@@ -75,6 +76,7 @@ mod tests {
         let mut plan = fixture::plan();
         (plan.machine.memory, plan.machine.vcpus) = (u64::MAX, u32::MAX);
         assert_eq!(limits(&plan).memory, u64::MAX);
-        assert_eq!(of_process(&plan).address_space, Some(u64::MAX));
+        assert_eq!(of_process(&plan, false).address_space, Some(u64::MAX));
+        assert_eq!(of_process(&plan, true).address_space, None);
     }
 }
