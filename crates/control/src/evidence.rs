@@ -26,6 +26,8 @@ use std::time::Duration;
 const PRUNING: &str = ".pruning-";
 /// Unasked, pruning begins when there are so many more than may stay: one in this many of them.
 const SLACK: usize = 10;
+/// How many a run removes at most, beside its own work.
+const RETAINED_AT_ONCE: usize = 32;
 
 /// Keeps the evidence of an incarnation from being pruned. Without it a reader may be told that it is gone.
 pub(crate) fn read(site: &Site, id: IncarnationId) -> Option<Lease> {
@@ -44,7 +46,7 @@ pub(crate) fn retain(site: &Site) {
     if count(&site.places().incarnations()) <= keep.saturating_add(keep / SLACK) {
         return;
     }
-    if let Err(error) = prune(site, None, How::Remove, &mut Findings::default()) {
+    if let Err(error) = prune_some(site, None, How::Remove, RETAINED_AT_ONCE, &mut Findings::default()) {
         tracing::warn!(%error, "evidence of old runs was not removed");
     }
 }
@@ -63,6 +65,17 @@ fn count(directory: &Path) -> usize {
 /// # Errors
 /// The store cannot be read.
 pub(crate) fn prune(site: &Site, age: Option<Age>, how: How, findings: &mut Findings) -> Result<(), Error> {
+    prune_some(site, age, how, usize::MAX, findings)
+}
+
+/// As [`prune`], and no more than so many.
+fn prune_some(
+    site: &Site,
+    age: Option<Age>,
+    how: How,
+    most: usize,
+    findings: &mut Findings,
+) -> Result<(), Error> {
     let Some(store) = site.existing_store()? else { return Ok(()) };
     let directory = site.places().incarnations();
     let names: Vec<String> = fs::read_dir(&directory)
@@ -75,7 +88,8 @@ pub(crate) fn prune(site: &Site, age: Option<Age>, how: How, findings: &mut Find
     }
     let ids = names.iter().filter_map(|name| name.parse().ok()).collect();
     let older_than = age.unwrap_or(site.bounds().evidence_age).duration();
-    for (id, why) in choose(ids, site.bounds().evidence_runs, older_than, clock::unix_ns() / 1_000_000) {
+    let chosen = choose(ids, site.bounds().evidence_runs, older_than, clock::unix_ns() / 1_000_000);
+    for (id, why) in chosen.into_iter().take(most) {
         if is_over(store, id)? {
             remove(site, id, why, how, findings);
         }

@@ -152,9 +152,9 @@ fn start_runner(
         reconcile::abandon(site, incarnation, &chain(&error))?;
         adopt(site, incarnation);
     }
-    // While the guest boots there is time to tidy up.
-    evidence::retain(site);
+    // Order matters: what is read is leased before anything is tidied up, for which there is time while the guest boots.
     let reading = evidence::read(site, incarnation);
+    evidence::retain(site);
     Ok(Accepted { id, existing: false, lease, reading })
 }
 
