@@ -11,6 +11,7 @@ use std::cell::Cell;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -18,6 +19,8 @@ use tokio::sync::{Semaphore, mpsc};
 
 /// Clients served at once.
 const MAX_CLIENTS: usize = 32;
+/// After a client that could not be accepted the next one is waited for only then.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the server knows and tells.
 #[derive(Debug)]
@@ -67,8 +70,9 @@ async fn serve(listener: UnixListener, desk: Rc<Desk>) {
                 });
             }
             Err(error) => {
+                // Out of descriptors or memory, for now: the next client may be served again.
                 tracing::warn!(%error, "cannot accept a control client");
-                return;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
