@@ -91,8 +91,10 @@ fn while_a_clone_runs(fault: Fault) {
         lab.python("pass", &[]).run().expect_code(0);
         let mut running = lab.python(BUSY, &[]).start();
         assert_eq!(running.line(0, Duration::from_secs(60)).text, "up");
+        assert!(running.is_running(), "the fault comes while the clone runs");
         fault.happen(lab);
-        assert!(running.is_running(), "the fault came while the clone ran");
+        // Of the others the guest may have touched what is gone by now.
+        assert!(running.is_running() || !fault.spares_running_clones(), "and it came in time");
         let output = running.wait();
         let view = lab.workloads().remove(0);
         assert_eq!(view.started_from.as_deref(), Some("clone"));
