@@ -178,9 +178,7 @@ impl Manifest {
             format: u32,
         }
         let Format { format } = serde_json::from_slice(json)?;
-        if format > wire::IMAGE_FORMAT {
-            return Err(ManifestError::Format { found: format, known: wire::IMAGE_FORMAT });
-        }
+        check_format(format)?;
         Self::try_from(serde_json::from_slice::<wire::ImageManifest>(json)?)
     }
 
@@ -241,10 +239,16 @@ impl Manifest {
     }
 }
 
+fn check_format(found: u32) -> Result<(), ManifestError> {
+    let known = wire::IMAGE_FORMAT;
+    if found > known { Err(ManifestError::Format { found, known }) } else { Ok(()) }
+}
+
 impl TryFrom<wire::ImageManifest> for Manifest {
     type Error = ManifestError;
 
     fn try_from(record: wire::ImageManifest) -> Result<Self, ManifestError> {
+        check_format(record.format)?;
         if !is_image_name(&record.name) {
             return Err(ManifestError::Name { name: record.name.chars().take(80).collect() });
         }
