@@ -64,18 +64,12 @@ pub(crate) fn make_private_directory(path: &Path) -> Result<(), LibraryError> {
 /// Gives a file or directory this mode, unless it has it: a mode that is set moves the time of the last change.
 pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<(), LibraryError> {
     use std::os::unix::fs::PermissionsExt as _;
-    if has_mode(path, mode)? {
+    let found = path.metadata().map_err(LibraryError::io("stat", path))?.permissions().mode();
+    if found & 0o7777 == mode {
         return Ok(());
     }
     let permissions = fs::Permissions::from_mode(mode);
     fs::set_permissions(path, permissions).map_err(LibraryError::io("change the mode of", path))
-}
-
-/// Whether this has exactly this mode.
-pub(crate) fn has_mode(path: &Path, mode: u32) -> Result<bool, LibraryError> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let found = path.metadata().map_err(LibraryError::io("stat", path))?.permissions().mode();
-    Ok(found & 0o7777 == mode)
 }
 
 /// Writes a file that must not be there yet. It has exactly this mode: the caller's umask, which [`File::options`]
