@@ -90,6 +90,20 @@ fn a_flipped_bit_in_the_lean_kernel_is_found_and_no_other_is_booted_in_its_place
 }
 
 #[test]
+fn a_damaged_record_of_the_lean_kernel_is_named_blames_no_image_and_does_not_keep_it_from_being_removed() {
+    Setup::new().library_with_only(&STOCK).run(|lab| {
+        fs::write(own_kernel(lab).join("manifest.json"), "{").expect("the lab's library can be written");
+        lab.outlast(&["image", "verify", "kernel"])
+            .expect_code(1)
+            .expect_stderr(&["kernel: damaged", "lean"]);
+        lab.outlast(&["image", "verify", "base"]).expect_code(0);
+        lab.outlast(&base(&[], &["true"])).expect_code(125).expect_stderr(&["manifest.json"]);
+        lab.outlast(&["image", "rm", "kernel"]).expect_code(0);
+        assert!(release(lab).ends_with("cloud-amd64"));
+    });
+}
+
+#[test]
 fn a_machine_of_64_mib_boots_and_runs_a_shell() {
     on_lab(|lab| {
         let script = "read -r _ total _ < /proc/meminfo; echo $total $(uname -r)";

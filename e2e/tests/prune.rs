@@ -120,7 +120,11 @@ fn the_evidence_of_old_runs_goes_and_what_became_of_them_stays() {
         assert_eq!(lab.workloads().len(), 1, "the row stays");
         // Asked for again by its key, it is not run again.
         let again = run(lab, &["--idempotency-key", "once"]);
-        assert_eq!((again.id, again.stdout.as_str()), (old.id, ""));
+        assert_eq!((again.id, again.stdout.as_str(), again.truncated_bytes), (old.id.clone(), "", 0));
+        assert!(again.output_pruned);
+        let told = lab.python("print('ran')", &["--idempotency-key", "once"]).run();
+        told.expect_code(0).expect_stderr(&[&old.id, "pruned"]);
+        assert!(!told.stderr_text().contains("truncated"), "{told}");
         assert!(lab.doctor().leaks.is_empty());
     });
 }

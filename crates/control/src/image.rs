@@ -69,7 +69,8 @@ pub fn build(site: &Site, name: &str, mirror: &Mirror, report: BuildReport<'_>) 
         }
         _ => {
             let image = image::build(&library, name, mirror, &mut pass_on)?;
-            let kernel = lean::find(&site.places().libraries())?;
+            // A damaged kernel is not this image's damage.
+            let kernel = lean::find(&site.places().libraries()).ok().flatten();
             new(manifest_view(image.name(), image.manifest(), kernel.as_ref()))
         }
     };
@@ -124,7 +125,9 @@ pub fn verify(site: &Site, name: &str, report: BuildReport<'_>) -> Result<ImageV
     }
     let image = image::find(&libraries, name)?;
     image::verify(&library, &image, &mut pass_on)?;
-    let view = manifest_view(name, image.manifest(), lean::find(&libraries)?.as_ref());
+    // A damaged kernel is not this image's damage: it has a line of its own.
+    let kernel = lean::find(&libraries).ok().flatten();
+    let view = manifest_view(name, image.manifest(), kernel.as_ref());
     Ok(match staleness::of(name, image.manifest()) {
         Some(why) => ImageView { stale: Some(why), state: "stale".to_owned(), ..view },
         None => view,
@@ -161,7 +164,11 @@ pub fn verify_rest(site: &Site, report: BuildReport<'_>) -> Result<Vec<ImageView
 pub fn as_damaged(name: &str, error: &Error) -> Option<ImageView> {
     match error {
         Error::Library(
-            error @ (LibraryError::Damaged { .. } | LibraryError::Manifest { .. } | LibraryError::Io { .. }),
+            error @ (LibraryError::Damaged { .. }
+            | LibraryError::Manifest { .. }
+            | LibraryError::VmmTooOld { .. }
+            | LibraryError::VmmVersion { .. }
+            | LibraryError::Io { .. }),
         ) => Some(damaged(name, error)),
         _ => None,
     }
@@ -171,32 +178,33 @@ fn whole(name: String, bytes: u64) -> ImageView {
     ImageView { name, state: "ready".to_owned(), bytes, ..ImageView::default() }
 }
 
-/// Removes an image or the lean kernel. One that a running VM uses stays.
+/// Removes an image, the VMM root or the lean kernel, damaged or not. One that a running VM uses stays.
 ///
 /// # Errors
 /// [`LibraryError::InUse`], [`LibraryError::NoImage`]; [`SiteError::NotYours`] for one of another owner's library.
 pub fn remove(site: &Site, name: &str) -> Result<(), Error> {
     let library = site.places().library();
-    if name == KERNEL && lean::open(&library)?.is_some() {
-        return Ok(lean::remove(&library)?);
-    }
-    let is_own = image::list(&library)?.iter().any(|listed| listed.name == name);
+    let is_own = has(&library, name);
     if let (false, Some(library)) = (is_own, site.places().only_read().into_iter().find(|l| has(l, name))) {
         let (library, name) = (library.path().to_owned(), name.to_owned());
         return Err(SiteError::NotYours { library, name }.into());
     }
-    if name == KERNEL {
-        return Ok(lean::remove(&library)?);
+    match name {
+        KERNEL => lean::remove(&library)?,
+        VMM if is_own => vmm_root::remove(&library)?,
+        // Runners hold locks on what they use, and workloads that are over use nothing: nobody else has a say.
+        _ => image::remove(&library, name, &|_| None)?,
     }
-    // Runners hold locks on what they use, and workloads that are over use nothing: nobody else has a say.
-    Ok(image::remove(&library, name, &|_| None)?)
+    Ok(())
 }
 
+/// Whether the name is taken there, by something whole or not.
 fn has(library: &Library, name: &str) -> bool {
-    if name == KERNEL {
-        return lean::open(library).is_ok_and(|kernel| kernel.is_some());
+    match name {
+        KERNEL => lean::is_in(library),
+        VMM => vmm_root::is_in(library),
+        _ => image::list(library).is_ok_and(|listed| listed.iter().any(|image| image.name == name)),
     }
-    image::list(library).is_ok_and(|listed| listed.iter().any(|image| image.name == name))
 }
 
 /// An image as it would boot now: with the lean kernel when it takes it.

@@ -132,6 +132,7 @@ pub fn run_view(site: &Site, id: WorkloadId, outcome: &Outcome) -> Result<RunVie
         stdout: String::from_utf8_lossy(&stdout).into_owned(),
         stderr: String::from_utf8_lossy(&stderr).into_owned(),
         truncated_bytes: view.truncated_bytes,
+        output_pruned: evidence::is_pruned(&site.places().evidence(incarnation.id), &incarnation),
         timings_ms: view.timings_ms,
         certificate: view.certificate,
         outputs_error: None,

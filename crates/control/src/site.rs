@@ -3,8 +3,8 @@
 //! Nothing is made before an operation that needs it has been checked; what is made is private (0700).
 
 use crate::error::chain;
-use outlast_machine::{host, namespace};
-use outlast_model::{Age, Hold, IncarnationId, limit};
+use outlast_machine::{host, namespace, process};
+use outlast_model::{Age, Hold, IncarnationId, limit, timeout};
 use outlast_store::{Store, StoreError};
 use outlast_wire::paths::{HOST_HOME, HOST_LIBRARY, Places};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
@@ -14,7 +14,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 use thiserror::Error;
 
 /// A socket's path may have so many bytes (unix(7): sun_path, less the zero byte at its end).
@@ -214,16 +215,7 @@ impl Site {
         if host::is_root() {
             return Ok(());
         }
-        let attempt = Command::new(self.runner()?).arg("try").env_clear().stdin(Stdio::null()).output();
-        let why = match attempt {
-            Ok(output) if output.status.success() => return Ok(()),
-            Ok(output) => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                let said = said.trim().trim_start_matches("outlast-runner: ");
-                if said.is_empty() { output.status.to_string() } else { said.to_owned() }
-            }
-            Err(error) => error.to_string(),
-        };
+        let Err(why) = try_namespaces(&self.runner()?, timeout::ATTEMPT) else { return Ok(()) };
         let ban = namespace::ban();
         let because = ban.as_ref().map_or_else(String::new, |ban| format!("{ban} "));
         let fix = ban.map_or_else(|| "outlast doctor".to_owned(), |ban| ban.fix().to_owned());
@@ -271,6 +263,17 @@ impl Site {
             return Ok(None);
         }
         self.store().map(Some)
+    }
+}
+
+/// Has the runner try; says why it could not.
+fn try_namespaces(runner: &Path, within: Duration) -> Result<(), String> {
+    match process::attempt(Command::new(runner).arg("try").env_clear(), within) {
+        Ok(Some(ended)) if ended.status.success() => Ok(()),
+        Ok(Some(ended)) if ended.said.is_empty() => Err(ended.status.to_string()),
+        Ok(Some(ended)) => Err(ended.said.trim_start_matches("outlast-runner: ").to_owned()),
+        Ok(None) => Err(format!("the attempt did not end within {} s", within.as_secs())),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -411,6 +414,25 @@ mod tests {
         let file = top.path().join("file");
         std::fs::write(&file, "").unwrap();
         assert!(matches!(private_directory(&file), Err(SiteError::MakeDirectory { .. })));
+    }
+
+    #[test]
+    fn an_attempt_at_namespaces_tells_why_it_failed_and_ends_at_its_deadline() {
+        let top = tempfile::tempdir().unwrap();
+        let runner = top.path().join("outlast-runner");
+        let tried = |script: &str, within| {
+            std::fs::write(&runner, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&runner, std::fs::Permissions::from_mode(0o755)).unwrap();
+            try_namespaces(&runner, within)
+        };
+        let minute = Duration::from_secs(60);
+        tried("exit 0", minute).unwrap();
+        assert_eq!(
+            tried("echo outlast-runner: no such luck >&2; exit 1", minute).unwrap_err(),
+            "no such luck"
+        );
+        assert!(tried("exit 3", minute).unwrap_err().contains('3'));
+        assert!(tried("exec sleep 600", Duration::from_millis(50)).unwrap_err().contains("did not end"));
     }
 
     #[test]

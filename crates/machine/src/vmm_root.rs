@@ -129,7 +129,7 @@ pub fn build(library: &Library, mirror: &Mirror, report: Report<'_>) -> Result<V
     let scratch = shelf.scratch(&lock)?;
     let made = make(mirror, &scratch, &lock, report).and_then(|digest| {
         begin(report, Phase::Publishing, NAME);
-        let is_whole = |stored: &Path| tree_digest(&stored.join("root")).is_ok_and(|found| found == digest);
+        let is_whole = |stored: &Path| is_whole(stored, digest);
         shelf.publish(&lock, &scratch.join("out"), &digest.to_string(), &is_whole)
     });
     let cleared = tree::remove(&scratch);
@@ -144,12 +144,42 @@ pub fn build(library: &Library, mirror: &Mirror, report: Report<'_>) -> Result<V
 /// [`LibraryError::NoVmmRoot`] says what to type; [`LibraryError::VmmTooOld`], [`LibraryError::Manifest`].
 pub fn open(library: &Library) -> Result<VmmRoot, LibraryError> {
     let (directory, lease) = Shelf::at(library.vmm()).open(NAME)?.ok_or(LibraryError::NoVmmRoot)?;
+    let (manifest, digest, binary_digest) = read_manifest(&directory)?;
+    Ok(VmmRoot { path: directory.join("root"), manifest, digest, binary_digest, lease })
+}
+
+/// Whether the library has one, whole or not.
+pub fn is_in(library: &Library) -> bool {
+    Shelf::at(library.vmm()).has(NAME)
+}
+
+/// Removes it: no machine starts until one is built again.
+///
+/// # Errors
+/// [`LibraryError::InUse`] while a VMM of it runs; [`LibraryError::NoVmmRoot`].
+pub fn remove(library: &Library) -> Result<(), LibraryError> {
+    match Shelf::at(library.vmm()).remove(NAME) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(LibraryError::NoVmmRoot),
+        Err(LibraryError::InUse { by, .. }) => Err(LibraryError::InUse { name: "vmm".to_owned(), by }),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_manifest(directory: &Path) -> Result<(VmmRootManifest, Digest, Digest), LibraryError> {
     let path = directory.join(MANIFEST);
     let json = fs::read(&path).map_err(LibraryError::io("read", &path))?;
-    let (manifest, digest, binary_digest) =
-        parse_manifest(&json).map_err(|source| LibraryError::Manifest { path, source })?;
-    check_version(&manifest.version)?;
-    Ok(VmmRoot { path: directory.join("root"), manifest, digest, binary_digest, lease })
+    let read = parse_manifest(&json).map_err(|source| LibraryError::Manifest { path, source })?;
+    check_version(&read.0.version)?;
+    Ok(read)
+}
+
+/// Whether what is stored under this digest is all that was made again, its record too.
+fn is_whole(stored: &Path, digest: Digest) -> bool {
+    let root = stored.join("root");
+    let is_binary = |binary| Digest::of_file(&host_path(&root, BINARY)).is_ok_and(|found| found == binary);
+    read_manifest(stored).is_ok_and(|(_, named, binary)| named == digest && is_binary(binary))
+        && tree_digest(&root).is_ok_and(|found| found == digest)
 }
 
 /// Opens the VMM root of the first of these libraries that has one, as [`crate::image::find`] does images.
@@ -439,5 +469,58 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let error = open(&Library::at(root.path().join("library"))).unwrap_err();
         assert!(error.to_string().contains("outlast image build vmm"), "{error}");
+    }
+
+    /// Puts a VMM root with this program into a library, unless what is there under its digest is whole.
+    fn put(library: &Library, program: &str) -> Digest {
+        let shelf = Shelf::at(library.vmm());
+        let lock = shelf.lock_build(NAME, &mut |_| {}).unwrap();
+        let out = shelf.scratch(&lock).unwrap().join("out");
+        let binary = host_path(&out.join("root"), BINARY);
+        fs::create_dir_all(binary.parent().unwrap()).unwrap();
+        fs::write(&binary, program).unwrap();
+        let digest = tree_digest(&out.join("root")).unwrap();
+        let record = VmmRootManifest {
+            format: VMM_ROOT_FORMAT,
+            vmm: NAME.into(),
+            version_line: "QEMU emulator version 10.0.2".into(),
+            version: "10.0.2".into(),
+            binary: BINARY.into(),
+            binary_sha256: Digest::of(program.as_bytes()).to_string(),
+            digest: digest.to_string(),
+            size: 1,
+            created: 1,
+            distribution: Mirror::default().distribution(SUITE),
+            packages: vec![],
+        };
+        fs::write(out.join(MANIFEST), tree::to_json(&record)).unwrap();
+        shelf.publish(&lock, &out, &digest.to_string(), &|stored| is_whole(stored, digest)).unwrap();
+        digest
+    }
+
+    #[test]
+    fn a_rebuild_mends_a_vmm_root_whose_record_is_damaged_and_it_can_be_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let library = Library::at(root.path().join("library"));
+        let digest = put(&library, "vmm");
+        let manifest = library.vmm().join(NAME).join(MANIFEST);
+        let whole = fs::read(&manifest).unwrap();
+        let forged = String::from_utf8(whole.clone()).unwrap().replace(&digest.to_string(), &"0".repeat(64));
+        let write = |content: &[u8]| fs::write(&manifest, content).unwrap();
+        let damages: [&dyn Fn(); 3] =
+            [&|| write(b"{"), &|| write(forged.as_bytes()), &|| fs::remove_file(&manifest).unwrap()];
+        for damage in damages {
+            damage();
+            put(&library, "vmm");
+            assert_eq!(fs::read(&manifest).unwrap(), whole);
+            verify(&library, &open(&library).unwrap(), &mut |_| {}).unwrap();
+        }
+        let running = open(&library).unwrap();
+        assert!(matches!(remove(&library), Err(LibraryError::InUse { name, .. }) if name == "vmm"));
+        drop(running);
+        fs::write(&manifest, b"{").unwrap();
+        assert!(matches!(open(&library), Err(LibraryError::Manifest { .. })) && is_in(&library));
+        remove(&library).unwrap();
+        assert!(!is_in(&library) && matches!(remove(&library), Err(LibraryError::NoVmmRoot)));
     }
 }

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 /// The launcher must have started a runner, and the runner claimed its row, this long after the intent.
 pub const CLAIM: Duration = Duration::from_secs(10);
+/// Trying whether a runner's namespaces can be had.
+pub const ATTEMPT: Duration = Duration::from_secs(10);
+/// The process that is tried inside them.
+pub const ATTEMPT_INSIDE: Duration = Duration::from_secs(5);
 /// A boot, from claim to published. A cold boot in emulation takes 2–4 s here; a loaded host needs more.
 pub const BOOT: Duration = Duration::from_secs(60);
 /// The canary boot that decides whether KVM is usable.
@@ -64,6 +68,8 @@ pub const DYING: Duration = Duration::from_secs(60);
 
 const _: () = {
     assert!(MONITOR.as_millis() < BOOT.as_millis());
+    // Who waits for the outer one is told what the inner one came to.
+    assert!(ATTEMPT_INSIDE.as_millis() + DEATH.as_millis() < ATTEMPT.as_millis());
     assert!(AGENT_REQUEST.as_millis() < BOOT.as_millis());
     assert!(CANARY.as_millis() < BOOT.as_millis());
     assert!(BOOT.as_millis() < TEMPLATE.as_millis());

@@ -92,12 +92,24 @@ fn held<T>(
 /// Tries whether namespaces can be had: makes them, and in them a process that does what a runner begins with.
 pub(crate) fn attempt() -> Result<(), LaunchError> {
     namespace::unshare_for_runner().map_err(LaunchError::Namespace)?;
-    let tried = Command::new("/proc/self/exe").arg("try-inside").env_clear().output();
-    let tried = tried.map_err(LaunchError::Spawn)?;
-    if tried.status.success() {
-        return Ok(());
+    let mut inside = Command::new("/proc/self/exe");
+    inside.arg("try-inside").env_clear();
+    let tried = process::attempt(&mut inside, timeout::ATTEMPT_INSIDE).map_err(LaunchError::Spawn)?;
+    match tried {
+        Some(ended) if ended.status.success() => Ok(()),
+        Some(ended) => Err(LaunchError::Attempt(ended.said)),
+        None => {
+            let seconds = timeout::ATTEMPT_INSIDE.as_secs();
+            Err(LaunchError::Attempt(format!("it did not come up in them within {seconds} s")))
+        }
     }
-    Err(LaunchError::Attempt(String::from_utf8_lossy(&tried.stderr).trim().to_owned()))
+}
+
+/// What is done inside: nothing stays of it when whoever tries is gone.
+pub(crate) fn attempt_inside() -> Result<(), NamespaceError> {
+    // Without it this ends by itself a moment later.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    namespace::become_init()
 }
 
 fn start_runner(order: &Order, fault_point: &FaultPoint) -> Result<Child, LaunchError> {

@@ -54,7 +54,7 @@ pub fn main() -> ExitCode {
     let result = match command {
         Command::Version => version(),
         Command::Try => launch::attempt().map_err(anyhow::Error::new),
-        Command::TryInside => outlast_machine::namespace::become_init().map_err(anyhow::Error::new),
+        Command::TryInside => launch::attempt_inside().map_err(anyhow::Error::new),
         Command::Launch(order) => launch::launch(&order).map_err(anyhow::Error::new),
         Command::Run(order) => incarnation::run(&order).map_err(anyhow::Error::new),
         Command::Jail { spec } => Err(anyhow::Error::new(outlast_machine::jail::enter(spec))),

@@ -29,6 +29,9 @@ pub struct RunView {
     pub stderr: String,
     /// How much of the output was not kept, in bytes.
     pub truncated_bytes: u64,
+    /// Whether the output has been pruned since an earlier request with this idempotency key ran.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub output_pruned: bool,
     /// Timings.
     pub timings_ms: Timings,
     /// The certificate of the incarnation; absent when it was not certified.

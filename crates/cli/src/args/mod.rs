@@ -135,7 +135,7 @@ pub(crate) enum ImageCommand {
     Build(NamesArgs),
     /// List images
     Ls,
-    /// Remove an image that nobody uses
+    /// Remove an image, the VMM root (vmm) or the lean kernel (kernel) that nobody uses
     Rm(NamesArgs),
     /// Read every byte of images and compare it with their manifests (all images when none is named)
     Verify(VerifyArgs),

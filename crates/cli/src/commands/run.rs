@@ -82,6 +82,12 @@ fn tell(finished: &Finished, warned: bool) {
     if finished.truncated_bytes > 0 {
         warn(&format!("output truncated, {} bytes dropped", finished.truncated_bytes));
     }
+    if finished.output_pruned {
+        let id = finished.workload;
+        warn(&format!(
+            "this was run before as workload {id}, whose output has been pruned since; its outcome is kept"
+        ));
+    }
     if let Some(because) = finished.fell_back.as_ref().filter(|_| !warned) {
         warn(&format!("it booted cold: {because}"));
     }
@@ -96,6 +102,12 @@ fn hand_back(site: &Site, finished: &Finished, directory: &Path) -> Result<(), F
         return Ok(());
     }
     let (target, outcome) = (directory.display(), &finished.outcome);
-    let message = format!("no files came back from workload {workload} to {target}; it ended as {outcome}");
+    let message = if finished.output_pruned {
+        format!(
+            "the files of workload {workload} have been pruned: none came to {target}; it ended as {outcome}"
+        )
+    } else {
+        format!("no files came back from workload {workload} to {target}; it ended as {outcome}")
+    };
     Err(Failure::new(FailureKind::Failed, message).hint(format!("outlast show {workload}")))
 }

@@ -102,8 +102,10 @@ pub struct Finished {
     pub workload: WorkloadId,
     /// Its outcome.
     pub outcome: Outcome,
-    /// Bytes of output that were not kept.
+    /// Bytes beyond its limit of output.
     pub truncated_bytes: u64,
+    /// Whether its output was pruned since: an earlier request was this one, and its run was over long ago.
+    pub output_pruned: bool,
     /// Why a template was not used although one was wanted.
     pub fell_back: Option<String>,
 }
@@ -155,7 +157,8 @@ pub(crate) fn follow(
         return Ok(Finished {
             workload,
             outcome: outcome.clone(),
-            truncated_bytes: incarnation.output_log_bytes,
+            truncated_bytes: incarnation.truncated_bytes,
+            output_pruned: true,
             fell_back: incarnation.fell_back,
         });
     }
@@ -359,6 +362,7 @@ impl<'a> Follower<'a> {
             workload: self.workload,
             outcome,
             truncated_bytes: incarnation.truncated_bytes,
+            output_pruned: false,
             fell_back: incarnation.fell_back,
         })
     }

@@ -38,7 +38,7 @@ fn end(database: &std::path::Path, incarnation: IncarnationId, runner: &ProcessI
     let record = EndRecord {
         outcome: Some(OutcomeRecord::from(outcome)),
         death: DeathRecord::new(&DeathCause::Stopped, vec![], 1, "runner"),
-        output_log_bytes: 0,
+        output_log_bytes: 4,
         truncated_bytes: 0,
         timings: Timings::default(),
     };
@@ -145,6 +145,25 @@ fn a_workload_that_is_over_is_told_at_once() {
     let mut sink = OnFirst { seen: Vec::new(), act: || {} };
     let finished = follow(&stage.site, stage.workload, End::Runner(None), &mut sink, None).unwrap();
     assert_eq!((finished.outcome, sink.seen.len()), (Outcome::Exited { code: 3 }, 4));
+}
+
+#[test]
+fn output_that_was_pruned_is_said_to_be_so_and_not_to_have_been_dropped() {
+    let (stage, mut child, identity) = running();
+    end(&stage.site.places().database(), stage.incarnation, &identity, &Outcome::Exited { code: 3 });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let followed = || {
+        let mut sink = OnFirst { seen: Vec::new(), act: || {} };
+        let finished = follow(&stage.site, stage.workload, End::Runner(None), &mut sink, None).unwrap();
+        let view = crate::run_view(&stage.site, stage.workload, &finished.outcome).unwrap();
+        assert_eq!((&finished.outcome, finished.truncated_bytes), (&Outcome::Exited { code: 3 }, 0));
+        assert_eq!(view.output_pruned, finished.output_pruned);
+        (sink.seen.len(), finished.output_pruned)
+    };
+    assert_eq!(followed(), (4, false));
+    std::fs::remove_dir_all(stage.site.places().evidence(stage.incarnation).path()).unwrap();
+    assert_eq!(followed(), (0, true));
 }
 
 /// A pipe that nobody reads from yet.

@@ -18,7 +18,7 @@ use super::rootfs::{self, RootFs};
 use super::shelf::{BuildLock, Shelf};
 use super::source::{Mirror, keyring};
 use super::subordinate::subordinate_ids;
-use super::{kernel, stamp, tree};
+use super::{kernel, tree};
 use outlast_wire::image as wire;
 use outlast_wire::paths::Library;
 use std::fs;
@@ -53,7 +53,7 @@ pub fn build(
     let scratch = shelf.scratch(&lock)?;
     let made = make(library, recipe, mirror, &scratch, &lock, report).and_then(|digest| {
         begin(report, Phase::Publishing, name);
-        let is_whole = |stored: &Path| is_whole(library, stored);
+        let is_whole = |stored: &Path| library::is_whole(library, stored);
         shelf.publish(&lock, &scratch.join("out"), &digest.to_string(), &is_whole)
     });
     // A build that failed has one cause, and it is not that its scratch directory could not be removed: the next
@@ -186,18 +186,6 @@ fn needs(memory: MemoryRecipe) -> wire::MemoryNeeds {
         reserve: memory.reserve.bytes(),
         reserve_share: memory.reserve_share,
     }
-}
-
-/// Whether a stored image still is what its manifest says; asked only when one with the same digest was built again.
-fn is_whole(library: &Library, stored: &Path) -> bool {
-    let manifest = fs::read(stored.join(MANIFEST)).ok().and_then(|json| Manifest::parse(&json).ok());
-    manifest.is_some_and(|manifest| {
-        let whole = |part: &super::manifest::Part| {
-            stamp::rehash(library, &stored.join(part.kind.file_name()))
-                .is_ok_and(|digest| digest == part.digest)
-        };
-        manifest.parts().iter().all(whole)
-    })
 }
 
 pub(crate) fn unix_seconds() -> u64 {

@@ -154,13 +154,7 @@ fn make(
 fn is_whole(library: &Library, stored: &Path) -> bool {
     let manifest = fs::read(stored.join(MANIFEST)).ok();
     let manifest = manifest.and_then(|json| serde_json::from_slice::<KernelManifest>(&json).ok());
-    manifest.is_some_and(|manifest| {
-        let whole = |part: &Part| {
-            stamp::rehash(library, &stored.join(&part.name))
-                .is_ok_and(|digest| digest.to_string() == part.sha256)
-        };
-        manifest.parts.iter().all(whole)
-    })
+    manifest.is_some_and(|manifest| stamp::are_whole(library, stored, &manifest.parts))
 }
 
 /// The one kernel release that was unpacked.

@@ -5,6 +5,7 @@
 
 use super::build::MANIFEST;
 use super::error::LibraryError;
+use super::leftover::is_own;
 use super::manifest::{Manifest, Part, PartKind, is_image_name};
 use super::progress::{Phase, Progress, Report};
 use super::shelf::{Lease, Shelf};
@@ -191,6 +192,11 @@ pub fn verify(library: &Library, image: &Image, report: Report<'_>) -> Result<()
     Ok(())
 }
 
+/// Whether a stored image still is what its manifest says; asked only when one with the same digest was made again.
+pub(crate) fn is_whole(library: &Library, stored: &Path) -> bool {
+    read_manifest(stored).is_ok_and(|manifest| stamp::are_whole(library, stored, &manifest.record().parts))
+}
+
 /// Removes an image. `in_use` is asked who else needs it (a VM that is stopped holds no lease); it answers with
 /// words for the refusal.
 ///
@@ -208,21 +214,23 @@ pub fn remove(
     if let Some(by) = in_use(manifest.as_ref()) {
         return Err(LibraryError::InUse { name: name.to_owned(), by });
     }
-    if library.images().exists() && shelf.remove(name)? {
+    if shelf.remove(name)? {
         return sweep(library);
     }
     Err(LibraryError::NoImage { name: name.to_owned(), built: shelf.names()? })
 }
 
-/// Removes what dead builds left, stored images and kernels that no name leads to and nobody uses, and scratch of stamps.
-/// Every build and removal does it by itself; `doctor --fix` may too.
+/// Removes what dead builds left, stored things that no name leads to and nobody uses, and scratch of stamps. Parts that
+/// are borrowed are their owner's to sweep. Every build and removal does it by itself; `doctor --fix` may too.
 ///
 /// # Errors
 /// Something could not be removed.
 pub fn sweep(library: &Library) -> Result<(), LibraryError> {
-    Shelf::at(library.images()).sweep()?;
-    kernel::sweep(library)?;
-    Shelf::at(library.vmm()).sweep()?;
+    if is_own(&library.kernels()) {
+        kernel::sweep(library)?;
+    }
+    let shelves = [library.images(), library.lean(), library.vmm()];
+    shelves.into_iter().filter(|root| is_own(root)).try_for_each(|root| Shelf::at(root).sweep())?;
     stamp::sweep(library)
 }
 
@@ -319,5 +327,25 @@ pub(crate) mod tests {
         let listed = list(&library).unwrap();
         assert!(matches!(&listed[..], [Listed { name, manifest: Err(_) }] if name == "python"));
         remove(&library, "python", &|_| None).unwrap();
+    }
+
+    #[test]
+    fn half_made_things_on_every_shelf_are_swept_and_borrowed_shelves_left_alone() {
+        let (root, library) = library_with("python", [b"k", b"m", b"r"]);
+        let shelves = [library.images(), library.kernels(), library.lean(), library.vmm()];
+        let half = |shelf: &Path| shelf.join(".making-kernel");
+        let left = || shelves.iter().filter(|shelf| half(shelf).exists()).count();
+        for shelf in &shelves {
+            fs::create_dir_all(half(shelf).join("tree")).unwrap();
+        }
+        let borrower = Library::at(root.path().join("borrower"));
+        fs::create_dir(borrower.path()).unwrap();
+        for shelf in &shelves {
+            std::os::unix::fs::symlink(shelf, borrower.path().join(shelf.file_name().unwrap())).unwrap();
+        }
+        sweep(&borrower).unwrap();
+        assert_eq!(left(), 4);
+        sweep(&library).unwrap();
+        assert_eq!(left(), 0);
     }
 }

@@ -19,7 +19,7 @@ use super::manifest::{Manifest, PartKind, content_digest, is_image_name};
 use super::progress::{Phase, Progress, Report, begin};
 use super::recipe::Recipe;
 use super::shelf::{BuildLock, Shelf};
-use super::{stamp, tree};
+use super::tree;
 use outlast_model::Memory;
 use outlast_wire::image as wire;
 use outlast_wire::paths::Library;
@@ -204,8 +204,8 @@ pub fn store(library: &Library, addition: &Addition, report: Report<'_>) -> Resu
     let scratch = shelf.scratch(&lock)?;
     let stored = make(addition, checked, &scratch, report).and_then(|digest| {
         begin(report, Phase::Publishing, &addition.name);
-        shelf
-            .store_made(&lock, &scratch.join("out"), &digest.to_string(), &|stored| is_whole(library, stored))
+        let is_whole = |stored: &Path| library::is_whole(library, stored);
+        shelf.store_made(&lock, &scratch.join("out"), &digest.to_string(), &is_whole)
     });
     let cleared = tree::remove(&scratch);
     let (directory, lease) = stored?;
@@ -400,16 +400,6 @@ fn record(addition: &Addition, release: String, parts: Vec<wire::Part>) -> wire:
 
 fn part(name: &str, digest: Digest, size: u64) -> wire::Part {
     wire::Part { name: name.to_owned(), sha256: digest.to_string(), size }
-}
-
-fn is_whole(library: &Library, stored: &Path) -> bool {
-    let manifest = fs::read(stored.join(MANIFEST)).ok().and_then(|json| Manifest::parse(&json).ok());
-    manifest.is_some_and(|manifest| {
-        let mut parts = manifest.parts().iter();
-        parts.all(|part| {
-            stamp::rehash(library, &stored.join(part.file_name)).is_ok_and(|found| found == part.digest)
-        })
-    })
 }
 
 #[cfg(test)]

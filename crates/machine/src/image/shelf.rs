@@ -248,6 +248,11 @@ impl Shelf {
         Ok(names)
     }
 
+    /// Whether the name is taken, by something whole or not.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        matches!(self.target(name), Ok(Some(_)))
+    }
+
     /// The directory that `name` points to now, and a lease on it; `None` when there is no such name.
     pub(crate) fn open(&self, name: &str) -> Result<Option<(PathBuf, Lease)>, LibraryError> {
         for _ in 0..LOOKUPS {
@@ -271,6 +276,9 @@ impl Shelf {
 
     /// Takes a name away and what it pointed to, unless somebody uses it; `false` when there is no such name.
     pub(crate) fn remove(&self, name: &str) -> Result<bool, LibraryError> {
+        if !self.root.exists() {
+            return Ok(false);
+        }
         let _publishing = self.lock_publishing()?;
         let Some(path) = self.target(name)? else { return Ok(false) };
         if let Ok(directory) = open_directory(&path) {

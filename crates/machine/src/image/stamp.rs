@@ -10,7 +10,7 @@
 use super::digest::Digest;
 use super::error::LibraryError;
 use super::tree;
-use outlast_wire::image::Stamp;
+use outlast_wire::image::{Part, Stamp};
 use outlast_wire::paths::Library;
 use rustix::fs::Stat;
 use std::fmt::Write as _;
@@ -56,6 +56,14 @@ pub fn digest_of(library: &Library, path: &Path) -> Result<Digest, LibraryError>
 pub fn rehash(library: &Library, path: &Path) -> Result<Digest, LibraryError> {
     tree::remove(&stamp_path(library, path))?;
     digest_of(library, path)
+}
+
+/// Whether the files in this directory are what its record says, by reading every byte.
+pub(crate) fn are_whole(library: &Library, directory: &Path, parts: &[Part]) -> bool {
+    let is_whole = |part: &Part| {
+        rehash(library, &directory.join(&part.name)).is_ok_and(|digest| digest.to_string() == part.sha256)
+    };
+    parts.iter().all(is_whole)
 }
 
 /// Forgets what was known of a file that is gone. Not being able to costs a small file and nothing else.

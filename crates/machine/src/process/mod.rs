@@ -13,9 +13,11 @@
 //! Only a readable pidfd, or state `Z` or `X` with no thread left, proves death. Not responsible for what is
 //! done about it: verdicts are the reconciler's.
 
+mod attempt;
 mod procfs;
 mod stat;
 
+pub use attempt::{Ended, attempt};
 pub use procfs::Procfs;
 pub use stat::{Stat, StatError};
 

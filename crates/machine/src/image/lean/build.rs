@@ -76,8 +76,7 @@ impl Inputs {
         Ok(Self { source: named(SOURCE)?.version, tools })
     }
 
-    fn made(&self, kernel: &LeanKernel) -> bool {
-        let record = kernel.record();
+    fn made(&self, record: &LeanKernelManifest) -> bool {
         record.kernel.version == self.source
             && record.tools == self.tools
             && record.options_sha256 == Digest::of(WISHES.as_bytes()).to_string()
@@ -126,19 +125,24 @@ fn build_in(
     let wanted = Inputs::among(&offered(&request, lock)?)?;
     // A damaged one counts as absent: it is made again and replaced.
     let there = open(library).ok().flatten().filter(|kernel| kernel.check(library).is_ok());
-    if there.is_some_and(|kernel| wanted.made(&kernel)) {
+    if there.is_some_and(|kernel| wanted.made(kernel.record())) {
         return Ok(true);
     }
     check_host(library, NAME, &[], SCRATCH_BYTES)?;
     let made = make_tree(&request, lock, report)?;
     let digest = make(&made, mirror, (lock, scratch), report)?;
     begin(report, Phase::Publishing, NAME);
-    let is_whole = |stored: &Path| {
-        let file = stored.join(PartKind::Kernel.file_name());
-        stamp::rehash(library, &file).is_ok_and(|found| found == digest)
-    };
+    let is_whole = |stored: &Path| is_whole(library, stored, (&wanted, digest));
     shelf.publish(lock, &scratch.join("out"), &digest.to_string(), &is_whole)?;
     Ok(false)
+}
+
+/// Whether what is stored under this digest is all that was made again: a kernel whose record cannot be read, or tells of
+/// other sources, would be found wanting by the next who looks.
+fn is_whole(library: &Library, stored: &Path, (wanted, digest): (&Inputs, Digest)) -> bool {
+    super::read_manifest(stored).is_ok_and(|(manifest, found)| {
+        found == digest && wanted.made(&manifest) && stamp::are_whole(library, stored, &manifest.parts)
+    })
 }
 
 /// Makes the kernel's directory in `scratch/out`.
@@ -268,11 +272,52 @@ mod tests {
         super::super::tests::put(&library, b"kernel");
         let mut kernel = open(&library).unwrap().unwrap();
         let inputs = Inputs { source: "6.1.1-1".into(), tools: vec![] };
-        assert!(!inputs.made(&kernel), "the options differ");
+        assert!(!inputs.made(kernel.record()), "the options differ");
         kernel.manifest.options_sha256 = Digest::of(WISHES.as_bytes()).to_string();
-        assert!(inputs.made(&kernel));
-        assert!(!Inputs { source: "6.1.1-2".into(), tools: vec![] }.made(&kernel));
-        assert!(!Inputs { source: "6.1.1-1".into(), tools: vec![package("gcc-12", "1")] }.made(&kernel));
+        assert!(inputs.made(kernel.record()));
+        assert!(!Inputs { source: "6.1.1-2".into(), tools: vec![] }.made(kernel.record()));
+        assert!(
+            !Inputs { source: "6.1.1-1".into(), tools: vec![package("gcc-12", "1")] }.made(kernel.record())
+        );
+    }
+
+    #[test]
+    fn a_rebuild_mends_a_kernel_whose_record_is_damaged_or_tells_of_other_sources() {
+        let root = tempfile::tempdir().unwrap();
+        let library = Library::at(root.path().join("library"));
+        let wanted = Inputs { source: "6.1.1-1".into(), tools: vec![] };
+        let put = |change: fn(&mut LeanKernelManifest)| {
+            super::super::tests::put_as(
+                &library,
+                b"kernel",
+                |record| {
+                    record.options_sha256 = Digest::of(WISHES.as_bytes()).to_string();
+                    change(record);
+                },
+                &|stored| is_whole(&library, stored, (&wanted, Digest::of(b"kernel"))),
+            );
+        };
+        put(|_| {});
+        let manifest = library.lean().join(NAME).join(MANIFEST);
+        let whole = fs::read(&manifest).unwrap();
+        let damages: [&dyn Fn(); 4] = [
+            &|| fs::write(&manifest, b"{").unwrap(),
+            &|| fs::remove_file(&manifest).unwrap(),
+            &|| fs::write(manifest.with_file_name(CONFIG), b"other").unwrap(),
+            &|| {
+                let text = String::from_utf8(whole.clone()).unwrap();
+                fs::write(&manifest, text.replace("6.1.1-1", "6.1.1-0")).unwrap();
+            },
+        ];
+        for damage in damages {
+            damage();
+            put(|_| {});
+            assert_eq!(fs::read(&manifest).unwrap(), whole);
+            open(&library).unwrap().unwrap().check(&library).unwrap();
+        }
+        // One that is whole stays as it is: machines run from it.
+        put(|record| record.created = 7);
+        assert_eq!(open(&library).unwrap().unwrap().record().created, 1);
     }
 
     #[test]

@@ -96,10 +96,19 @@ impl LeanKernel {
 /// [`LibraryError::Manifest`] when it is there and damaged: nothing is booted in its place then.
 pub fn open(library: &Library) -> Result<Option<LeanKernel>, LibraryError> {
     let Some((directory, lease)) = Shelf::at(library.lean()).open(NAME)? else { return Ok(None) };
+    let (manifest, digest) = read_manifest(&directory)?;
+    Ok(Some(LeanKernel { directory, manifest, digest, lease }))
+}
+
+/// Whether the library has one, whole or not.
+pub fn is_in(library: &Library) -> bool {
+    Shelf::at(library.lean()).has(NAME)
+}
+
+fn read_manifest(directory: &Path) -> Result<(LeanKernelManifest, Digest), LibraryError> {
     let path = directory.join(MANIFEST);
     let json = std::fs::read(&path).map_err(LibraryError::io("read", &path))?;
-    let (manifest, digest) = parse(&json).map_err(|source| LibraryError::Manifest { path, source })?;
-    Ok(Some(LeanKernel { directory, manifest, digest, lease }))
+    parse(&json).map_err(|source| LibraryError::Manifest { path, source })
 }
 
 /// Opens the lean kernel of the first of these libraries that has one, as [`super::find`] does images.
@@ -144,10 +153,7 @@ pub fn verify(libraries: &[Library], report: Report<'_>) -> Result<LeanKernel, L
 /// # Errors
 /// [`LibraryError::InUse`] while a VM that booted it runs; [`LibraryError::NoLeanKernel`].
 pub fn remove(library: &Library) -> Result<(), LibraryError> {
-    if library.lean().exists() && Shelf::at(library.lean()).remove(NAME)? {
-        return Ok(());
-    }
-    Err(LibraryError::NoLeanKernel)
+    if Shelf::at(library.lean()).remove(NAME)? { Ok(()) } else { Err(LibraryError::NoLeanKernel) }
 }
 
 fn parse(json: &[u8]) -> Result<(LeanKernelManifest, Digest), ManifestError> {
@@ -205,15 +211,26 @@ pub(crate) mod tests {
 
     /// Puts a lean kernel of this content into a library.
     pub(crate) fn put(library: &Library, kernel: &[u8]) {
+        put_as(library, kernel, |_| {}, &|_| true);
+    }
+
+    /// The same with other words in its record, unless what is there is whole.
+    pub(crate) fn put_as(
+        library: &Library,
+        kernel: &[u8],
+        change: impl FnOnce(&mut LeanKernelManifest),
+        is_whole: &dyn Fn(&Path) -> bool,
+    ) {
         let shelf = Shelf::at(library.lean());
         let lock = shelf.lock_build(NAME, &mut |_| {}).unwrap();
         let out = shelf.scratch(&lock).unwrap().join("out");
         fs::create_dir(&out).unwrap();
         fs::write(out.join("vmlinux"), kernel).unwrap();
         fs::write(out.join(CONFIG), b"c").unwrap();
-        let record = record_of(kernel, b"c");
+        let mut record = record_of(kernel, b"c");
+        change(&mut record);
         fs::write(out.join(MANIFEST), serde_json::to_vec(&record).unwrap()).unwrap();
-        shelf.publish(&lock, &out, &record.digest, &|_| true).unwrap();
+        shelf.publish(&lock, &out, &record.digest, is_whole).unwrap();
     }
 
     #[test]
@@ -252,6 +269,10 @@ pub(crate) mod tests {
         ));
         fs::write(kernel.directory.join(MANIFEST), b"{").unwrap();
         assert!(matches!(open(&library), Err(LibraryError::Manifest { .. })));
+        drop(kernel);
+        assert!(is_in(&library));
+        remove(&library).unwrap();
+        assert!(!is_in(&library));
     }
 
     #[test]
