@@ -111,6 +111,7 @@ pub fn list(site: &Site) -> Result<Vec<ImageView>, Error> {
 /// [`LibraryError::Damaged`] names the first difference.
 pub fn verify(site: &Site, name: &str, report: BuildReport<'_>) -> Result<ImageView, Error> {
     let library = site.places().library();
+    image::require_own(library.path())?;
     let mut pass_on = |progress: Progress<'_>| {
         report(progress.phase, progress.done, progress.total, progress.detail);
     };
@@ -184,6 +185,7 @@ fn whole(name: String, bytes: u64) -> ImageView {
 /// [`LibraryError::InUse`], [`LibraryError::NoImage`]; [`SiteError::NotYours`] for one of another owner's library.
 pub fn remove(site: &Site, name: &str) -> Result<(), Error> {
     let library = site.places().library();
+    image::require_own(library.path())?;
     let is_own = has(&library, name);
     if let (false, Some(library)) = (is_own, site.places().only_read().into_iter().find(|l| has(l, name))) {
         let (library, name) = (library.path().to_owned(), name.to_owned());

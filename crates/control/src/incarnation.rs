@@ -57,6 +57,7 @@ impl Ground {
     /// Something is missing or damaged.
     pub(crate) fn open(site: &Site, bootable: Bootable) -> Result<Self, Error> {
         let library = site.places().library();
+        image::require_own(library.path())?;
         let vmm = match vmm_root::find(&site.places().libraries()) {
             Err(LibraryError::NoVmmRoot) => return Err(RequestError::NoQemu.into()),
             opened => opened?,

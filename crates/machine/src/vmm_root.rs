@@ -25,8 +25,8 @@ use crate::image::{LibraryError, stamp, tree, trust};
 use outlast_wire::image::{VMM_ROOT_FORMAT, VmmRootManifest};
 use outlast_wire::paths::Library;
 use std::fmt::Write as _;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 /// The oldest QEMU that maps a template's memory from a read-only file (`memory-backend-file,readonly=on,rom=off`).
@@ -331,8 +331,10 @@ fn fill(from: &Path, root: &Path, scratch: &Path, lock: &BuildLock) -> Result<()
         fs::create_dir(&path).map_err(LibraryError::io("make", &path))?;
     }
     make_loader_cache(root, scratch, lock)?;
-    tree::walk(root, &mut |path, metadata| if metadata.is_dir() { set_mode(path, 0o755) } else { Ok(()) })?;
-    set_mode(root, 0o755)
+    tree::walk(root, &mut |path, metadata| {
+        if metadata.is_dir() { tree::set_mode(path, 0o755) } else { Ok(()) }
+    })?;
+    tree::set_mode(root, 0o755)
 }
 
 /// The libraries as the tree's own loader finds them: `\tlibz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x...)`.
@@ -349,7 +351,7 @@ fn make_loader_cache(root: &Path, scratch: &Path, lock: &BuildLock) -> Result<()
     tree::write_new(&etc.join("ld.so.conf"), b"/usr/lib/x86_64-linux-gnu\n", 0o444)?;
     // -X: no links are made; the files have the names by which they are looked for.
     Program::new("ldconfig", scratch).args(["-X", "-r"]).arg(root).run(lock, &mut |_| {})?;
-    set_mode(&etc.join("ld.so.cache"), 0o444)?;
+    tree::set_mode(&etc.join("ld.so.cache"), 0o444)?;
     tree::remove(&root.join("var"))
 }
 
@@ -394,12 +396,7 @@ fn copy(from: &Path, to: &Path, mode: u32) -> Result<(), LibraryError> {
         fs::create_dir_all(parent).map_err(LibraryError::io("make", parent))?;
     }
     fs::copy(from, to).map_err(LibraryError::io("copy", from))?;
-    set_mode(to, mode)
-}
-
-fn set_mode(path: &Path, mode: u32) -> Result<(), LibraryError> {
-    fs::set_permissions(path, Permissions::from_mode(mode))
-        .map_err(LibraryError::io("change the mode of", path))
+    tree::set_mode(to, mode)
 }
 
 /// One line per path, in the order of the walk; times are left out, so that the same packages make the same digest.
@@ -455,7 +452,7 @@ mod tests {
         };
         fs::write(at("d/f"), "y").unwrap();
         differs("content");
-        set_mode(&at("d/f"), 0o600).unwrap();
+        tree::set_mode(&at("d/f"), 0o600).unwrap();
         differs("mode");
         fs::remove_file(at("l")).unwrap();
         symlink("e", at("l")).unwrap();

@@ -18,11 +18,10 @@ use super::rootfs::{self, RootFs};
 use super::shelf::{BuildLock, Shelf};
 use super::source::{Mirror, keyring};
 use super::subordinate::subordinate_ids;
-use super::{kernel, tree};
+use super::{kernel, tree, trust};
 use outlast_wire::image as wire;
 use outlast_wire::paths::Library;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 /// The record in an image's directory.
@@ -89,6 +88,7 @@ pub(crate) fn check_host(
     if !rustix::process::geteuid().is_root() {
         return Err(LibraryError::NotRoot(subordinate_ids()));
     }
+    trust::require_own(library.path())?;
     let common = [("mmdebstrap", "mmdebstrap"), ("setpriv", "util-linux"), ("unshare", "util-linux")];
     if let Some((tool, package)) = common.iter().chain(tools).find(|(tool, _)| !is_installed(tool)) {
         return Err(LibraryError::Missing { what: (*tool).to_owned(), package });
@@ -138,8 +138,7 @@ fn make(
 fn place_root_fs(root_fs: &RootFs, out: &Path, report: Report<'_>) -> Result<wire::Part, LibraryError> {
     let path = out.join(PartKind::RootFs.file_name());
     fs::rename(&root_fs.squashfs, &path).map_err(LibraryError::io("move", &path))?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o444))
-        .map_err(LibraryError::io("change the mode of", &path))?;
+    tree::set_mode(&path, 0o444)?;
     report(Progress { phase: Phase::Hashing, done: 0, total: Some(1), detail: PartKind::RootFs.file_name() });
     let sha256 = Digest::of_file(&path)?.to_string();
     let size = path.metadata().map_err(LibraryError::io("stat", &path))?.len();

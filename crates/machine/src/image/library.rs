@@ -160,19 +160,23 @@ pub fn list_all(libraries: &[Library]) -> Result<Vec<Listed>, LibraryError> {
 }
 
 /// Lets every user of the host read the images that came from recipes, the lean kernel and VMM roots of this library.
-/// Images that somebody brought, templates, initramfs files, results of canaries and stamps stay its owner's.
+/// Images that somebody brought, templates, initramfs files, results of canaries and stamps stay its owner's, and parts
+/// that are links to other libraries are as their owners want them.
 ///
 /// # Errors
-/// A mode cannot be changed.
+/// A mode cannot be changed; [`LibraryError::Untrusted`].
 pub fn let_others_read(library: &Library) -> Result<(), LibraryError> {
     if !library.path().exists() {
         return Ok(());
     }
-    tree::set_mode(library.path(), PASSED)?;
-    Shelf::at(library.images()).let_others_read(&is_of_a_recipe)?;
-    [library.lean(), library.vmm()]
-        .into_iter()
-        .try_for_each(|root| Shelf::at(root).let_others_read(&|_| true))
+    // From here on nobody but its owner can put anything else in a name's place.
+    trust::require_own(library.path())?;
+    let real = library.path().canonicalize().map_err(LibraryError::io("follow", library.path()))?;
+    tree::set_mode(&real, PASSED)?;
+    let all: &dyn Fn(&Path) -> bool = &|_| true;
+    let shelves = [(library.images(), &is_of_a_recipe as _), (library.lean(), all), (library.vmm(), all)];
+    let mut own = shelves.into_iter().filter(|(root, _)| is_own(root));
+    own.try_for_each(|(root, may)| Shelf::at(root).let_others_read(may))
 }
 
 /// Whether everything in a stored image came from packages. What somebody brought may hold their secrets.

@@ -8,7 +8,6 @@ use super::error::LibraryError;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -28,9 +27,9 @@ pub(crate) const LOCKED: u32 = 0o600;
 /// Opens (and makes, when `path` is a file that is not there) the lock file. It is never removed: two processes must
 /// not come to hold locks on two files of one name.
 pub(crate) fn open_lock_file(path: &Path) -> Result<File, LibraryError> {
-    let mut options = File::options();
-    options.create(true).truncate(false).read(true).write(true).mode(LOCKED);
-    options.open(path).map_err(LibraryError::io("open the lock", path))
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::from_raw_mode(LOCKED));
+    opened.map(File::from).map_err(LibraryError::sys("open the lock", path))
 }
 
 /// Opens a directory for locking.

@@ -59,3 +59,4 @@ pub use recipe::Recipe;
 pub use shelf::{Lease, Solitude};
 pub use source::Mirror;
 pub use subordinate::{NoSubordinateIds, subordinate_ids};
+pub use trust::require_own;

@@ -19,7 +19,7 @@ use super::manifest::{Manifest, PartKind, content_digest, is_image_name};
 use super::progress::{Phase, Progress, Report, begin};
 use super::recipe::Recipe;
 use super::shelf::{BuildLock, Shelf};
-use super::tree;
+use super::{tree, trust};
 use outlast_model::Memory;
 use outlast_wire::image as wire;
 use outlast_wire::paths::Library;
@@ -191,6 +191,7 @@ impl Unnamed {
 /// # Errors
 /// [`AdditionError`] says what is wrong with it; then nothing was made.
 pub fn store(library: &Library, addition: &Addition, report: Report<'_>) -> Result<Unnamed, LibraryError> {
+    trust::require_own(library.path())?;
     check_name(library, addition)?;
     begin(report, Phase::Hashing, "checking");
     let checked = check(addition).map_err(LibraryError::Addition)?;
@@ -367,8 +368,7 @@ fn copy_root_fs(addition: &Addition, checked: &Checked, out: &Path) -> Result<wi
     if kind != checked.kind || size != checked.size {
         return Err(LibraryError::Changing { path: addition.root_fs.clone() });
     }
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o444);
-    fs::set_permissions(&path, mode).map_err(LibraryError::io("change the mode of", &path))?;
+    tree::set_mode(&path, 0o444)?;
     Ok(part(checked.kind.file_name(), Digest::of_file(&path)?, size))
 }
 

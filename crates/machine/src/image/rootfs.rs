@@ -14,8 +14,8 @@ use super::source::Mirror;
 use super::tree;
 use outlast_wire::image::Package;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
-use std::fs::{self, Metadata, Permissions};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// A packed root file system and what is in it.
@@ -99,8 +99,7 @@ fn trim(root: &Path, recipe: &Recipe) -> Result<(), LibraryError> {
     tree::walk(root, &mut |path, metadata| {
         let mode = metadata.mode() & 0o7777;
         if metadata.is_file() && mode & 0o6000 != 0 {
-            let plain = Permissions::from_mode(mode & 0o1777);
-            fs::set_permissions(path, plain).map_err(LibraryError::io("change the mode of", path))?;
+            tree::set_mode(path, mode & 0o1777)?;
         }
         Ok(())
     })
@@ -178,9 +177,8 @@ fn write(root: &Path, name: &str, content: &str) -> Result<(), LibraryError> {
 
 fn directory(path: &Path, mode: u32, owner: u32) -> Result<(), LibraryError> {
     fs::create_dir_all(path).map_err(LibraryError::io("make", path))?;
-    fs::set_permissions(path, Permissions::from_mode(mode))
-        .map_err(LibraryError::io("change the mode of", path))?;
-    std::os::unix::fs::chown(path, Some(owner), Some(owner))
+    tree::set_mode(path, mode)?;
+    std::os::unix::fs::fchown(tree::open_itself(path)?, Some(owner), Some(owner))
         .map_err(LibraryError::io("change the owner of", path))
 }
 

@@ -3,6 +3,7 @@
 //! Symbolic links are never followed. What is walked and why is the caller's business.
 
 use super::error::LibraryError;
+use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File, Metadata};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -61,15 +62,24 @@ pub(crate) fn make_private_directory(path: &Path) -> Result<(), LibraryError> {
     builder.recursive(true).mode(0o700).create(path).map_err(LibraryError::io("make", path))
 }
 
-/// Gives a file or directory this mode, unless it has it: a mode that is set moves the time of the last change.
+/// Opens a file or directory to change what it is, not what a link in its place leads to.
+pub(crate) fn open_itself(path: &Path) -> Result<File, LibraryError> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty());
+    opened.map(File::from).map_err(LibraryError::sys("open", path))
+}
+
+/// Gives a file or directory this mode, unless it has it: a mode that is set moves the time of the last change. A link
+/// is refused.
 pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<(), LibraryError> {
     use std::os::unix::fs::PermissionsExt as _;
-    let found = path.metadata().map_err(LibraryError::io("stat", path))?.permissions().mode();
+    let file = open_itself(path)?;
+    let found = file.metadata().map_err(LibraryError::io("stat", path))?.permissions().mode();
     if found & 0o7777 == mode {
         return Ok(());
     }
     let permissions = fs::Permissions::from_mode(mode);
-    fs::set_permissions(path, permissions).map_err(LibraryError::io("change the mode of", path))
+    file.set_permissions(permissions).map_err(LibraryError::io("change the mode of", path))
 }
 
 /// Writes a file that must not be there yet. It has exactly this mode: the caller's umask, which [`File::options`]
@@ -140,6 +150,18 @@ mod tests {
         remove(&link).unwrap();
         remove(&link).unwrap();
         assert!(kept.exists() && link.symlink_metadata().is_err());
+    }
+
+    #[test]
+    fn the_mode_of_what_a_link_points_to_is_not_changed() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let root = tempfile::tempdir().unwrap();
+        let (kept, link) = (root.path().join("kept"), root.path().join("link"));
+        fs::write(&kept, "").unwrap();
+        std::os::unix::fs::symlink(&kept, &link).unwrap();
+        set_mode(&kept, 0o640).unwrap();
+        assert!(matches!(set_mode(&link, 0o777), Err(LibraryError::Io { .. })));
+        assert_eq!(kept.metadata().unwrap().permissions().mode() & 0o7777, 0o640);
     }
 
     #[test]
