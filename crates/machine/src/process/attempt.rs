@@ -3,7 +3,7 @@
 //! What it says goes to a piece of memory and not through a pipe, which somebody else could hold open. Not for programs
 //! that build ([`crate::image`]) or for runners, which outlive who starts them.
 
-use super::Process;
+use super::{ProcessError, open_pidfd, poll_exit};
 use outlast_model::timeout;
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
@@ -49,9 +49,11 @@ pub fn attempt(command: &mut Command, deadline: Duration) -> io::Result<Option<E
     Ok(Some(Ended { status, said }))
 }
 
-/// Waits, and reaps what is dead.
+/// Waits, and reaps what is dead. /proc is not asked: a child that is tried in namespaces covers ours.
 fn end_of(child: &mut Child, within: Duration) -> io::Result<Option<ExitStatus>> {
-    let dead = Process::of_child(child.id()).and_then(|process| process.wait_dead(within));
+    let pid = child.id();
+    let pidfd = open_pidfd(pid).and_then(|pidfd| pidfd.ok_or(ProcessError::Gone { pid }));
+    let dead = pidfd.and_then(|pidfd| poll_exit(pid, &pidfd, within));
     if dead.map_err(io::Error::other)? { child.wait().map(Some) } else { Ok(None) }
 }
 

@@ -278,21 +278,24 @@ impl Process {
     }
 
     fn poll_exit(&self, within: Duration) -> Result<bool, ProcessError> {
-        let end = Instant::now() + within;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let timeout = rustix::event::Timespec::try_from(left)
-                .unwrap_or(rustix::event::Timespec { tv_sec: i64::from(u32::MAX), tv_nsec: 0 });
-            let mut polled = [PollFd::new(&self.pidfd, PollFlags::IN)];
-            match poll(&mut polled, Some(&timeout)) {
-                Ok(0) => return Ok(false),
-                // A reaped process also hangs up; either bit is the kernel's word that it is dead.
-                Ok(_) => return Ok(polled[0].revents().intersects(PollFlags::IN | PollFlags::HUP)),
-                Err(Errno::INTR) => {}
-                Err(errno) => {
-                    return Err(ProcessError::Wait { pid: self.identity.pid, source: errno.into() });
-                }
-            }
+        poll_exit(self.identity.pid, &self.pidfd, within)
+    }
+}
+
+/// Waits until a pidfd says that its process is dead, for at most so long; tells whether it is.
+fn poll_exit(pid: u32, pidfd: &OwnedFd, within: Duration) -> Result<bool, ProcessError> {
+    let end = Instant::now() + within;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = rustix::event::Timespec::try_from(left)
+            .unwrap_or(rustix::event::Timespec { tv_sec: i64::from(u32::MAX), tv_nsec: 0 });
+        let mut polled = [PollFd::new(pidfd, PollFlags::IN)];
+        match poll(&mut polled, Some(&timeout)) {
+            Ok(0) => return Ok(false),
+            // A reaped process also hangs up; either bit is the kernel's word that it is dead.
+            Ok(_) => return Ok(polled[0].revents().intersects(PollFlags::IN | PollFlags::HUP)),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(ProcessError::Wait { pid, source: errno.into() }),
         }
     }
 }
