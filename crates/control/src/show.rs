@@ -60,11 +60,15 @@ pub fn show(site: &Site, id: &str) -> Result<WorkloadView, Error> {
     let Known { workload, incarnation } = find(site, id)?;
     let evidence = site.places().evidence(incarnation.id);
     let evidence_pruned = evidence::is_pruned(&evidence, &incarnation);
-    let limited_by = journal_of(site, incarnation.id).lines.into_iter().find_map(|line| match line.entry {
-        JournalEntry::Limits { by } => Some(by),
-        _ => None,
-    });
-    Ok(WorkloadView { evidence_pruned, limited_by, ..view(site, &workload, &incarnation) })
+    let mut shown = WorkloadView { evidence_pruned, ..view(site, &workload, &incarnation) };
+    for line in journal_of(site, incarnation.id).lines {
+        match line.entry {
+            JournalEntry::Limits { by } => shown.limited_by = Some(by),
+            JournalEntry::KeepsUser { why } => shown.keeps_user = Some(why),
+            _ => {}
+        }
+    }
+    Ok(shown)
 }
 
 fn view(site: &Site, workload: &WorkloadRow, incarnation: &IncarnationRow) -> WorkloadView {
@@ -95,6 +99,7 @@ fn view(site: &Site, workload: &WorkloadRow, incarnation: &IncarnationRow) -> Wo
         truncated_bytes: incarnation.truncated_bytes,
         runner_pid: incarnation.runner.as_ref().filter(|_| alive).map(|runner| runner.pid),
         limited_by: None,
+        keeps_user: None,
         evidence: site.places().evidence(incarnation.id).path().display().to_string(),
         // Asked of one, not of every row of a list: that would look at the disk for each.
         evidence_pruned: false,

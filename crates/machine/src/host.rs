@@ -129,7 +129,7 @@ pub fn ordinary_user() -> Option<u32> {
     ordinary_user_in(&map, rustix::process::geteuid().as_raw())
 }
 
-fn ordinary_user_in(uid_map: &str, uid: u32) -> Option<u32> {
+pub(crate) fn ordinary_user_in(uid_map: &str, uid: u32) -> Option<u32> {
     if uid != 0 {
         return Some(uid);
     }

@@ -24,6 +24,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::{init, program, template};
 use outlast_machine::backend::Backend;
 use outlast_machine::cgroup::{CgroupError, Hierarchy};
+use outlast_machine::jail;
 use outlast_machine::namespace::{self, NamespaceError};
 use outlast_machine::qemu::Qemu;
 use outlast_model::hold::HoldError;
@@ -123,6 +124,9 @@ async fn live(order: &Order, who: ProcessIdentity) -> Result<(), RunError> {
     let mut journal = Journal::open(&evidence.journal()).map_err(RunError::Journal)?;
     if let Some(by) = hierarchy.stand_in() {
         journal.note(JournalEntry::Limits { by: by.to_owned() });
+    }
+    if let Some(why) = jail::keeps_root() {
+        journal.note(JournalEntry::KeepsUser { why });
     }
     let hold = intent.hold.as_deref().map(str::parse::<Hold>).transpose()?;
     let fault_point = FaultPoint::new(hold, evidence.hold());

@@ -58,6 +58,11 @@ pub enum JournalEntry {
         /// What, in a sentence.
         by: String,
     },
+    /// The VMM has no user id of its own.
+    KeepsUser {
+        /// Whose it has, and why, in a sentence.
+        why: String,
+    },
     /// A rung of the shutdown ladder.
     Rung {
         /// `agent`, `vmm`, `term`, `kill`.

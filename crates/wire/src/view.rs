@@ -96,6 +96,9 @@ pub struct WorkloadView {
     /// What limits the VMM instead of control groups, in a sentence, where there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limited_by: Option<String>,
+    /// Why the superuser's VMM has no user id of its own, in a sentence, where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeps_user: Option<String>,
     /// Where its evidence lies.
     pub evidence: String,
     /// Whether the evidence has been pruned; asked only by `show`.

@@ -86,8 +86,8 @@ fn sheet(view: &WorkloadView, now: u64) -> String {
     line("command", human::command(&view.argv, 200));
     line("image", view.image.clone());
     line("limits", limits(view));
-    if let Some(by) = &view.limited_by {
-        line("", by.clone());
+    for sentence in [&view.limited_by, &view.keeps_user].into_iter().flatten() {
+        line("", sentence.clone());
     }
     line(
         "machine",

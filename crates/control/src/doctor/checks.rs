@@ -10,7 +10,7 @@ use outlast_machine::cgroup::Hierarchy;
 use outlast_machine::host::{self, KvmDevice};
 use outlast_machine::image::lean::{self, LeanKernel};
 use outlast_machine::image::{self, Bootable, LibraryError, Recipe};
-use outlast_machine::{namespace, vmm_root};
+use outlast_machine::{jail, namespace, vmm_root};
 use outlast_model::limit::DISK_RESERVE;
 use outlast_wire::view::CheckView;
 use rustix::fs::{Access, access};
@@ -41,6 +41,7 @@ pub(super) fn checks(site: &Site, mend: Mend, notify: Notify<'_>) -> Vec<CheckVi
     }
     checks.extend([tap(), cgroup(), user_namespaces(site), disk(site), memory()]);
     checks.extend(TOOLS.iter().map(|(name, program, package)| tool(name, program, package)));
+    checks.extend(vmm_user());
     checks.extend(subordinate_ids());
     checks.extend(images(site));
     checks
@@ -173,6 +174,12 @@ fn subordinate_ids() -> Option<CheckView> {
     host::ordinary_user()?;
     let missing = image::subordinate_ids();
     Some(check("subordinate-ids", WARNING, format!("{missing}: images cannot be built"), Some(missing.fix())))
+}
+
+/// Only in a container is there anything to say.
+fn vmm_user() -> Option<CheckView> {
+    let fix = "map more ids in this user namespace, or run outlast outside of it".to_owned();
+    Some(check("vmm-user", WARNING, jail::keeps_root()?, Some(fix)))
 }
 
 fn disk(site: &Site) -> CheckView {

@@ -160,6 +160,7 @@ pub(crate) fn step_reached(journal: &Journal) -> BootStep {
         | JournalEntry::Rung { .. }
         | JournalEntry::Template { .. }
         | JournalEntry::Limits { .. }
+        | JournalEntry::KeepsUser { .. }
         | JournalEntry::End { .. } => None,
     });
     let mut forward =

@@ -12,6 +12,7 @@
 //! moment earlier. Not responsible for giving up root, which comes last ([`super::privileges`]).
 
 use super::JailError;
+use crate::host;
 use rustix::fs::{Gid, Uid};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::set_thread_res_uid;
@@ -76,6 +77,26 @@ impl Identity {
     }
 }
 
+/// Why the superuser's VMMs have no user id of their own here, in a sentence; `None` where they have one, and for an
+/// ordinary user, whose VMMs are that user's.
+pub fn keeps_root() -> Option<String> {
+    let map = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let uid = rustix::process::geteuid().as_raw();
+    keeps_root_with(&map("/proc/self/uid_map"), &map("/proc/self/gid_map"), uid)
+}
+
+fn keeps_root_with(uid_map: &str, gid_map: &str, uid: u32) -> Option<String> {
+    let is_ordinary = host::ordinary_user_in(uid_map, uid).is_some();
+    let has_own = covers(uid_map) && covers(gid_map);
+    (!is_ordinary && !has_own).then(|| {
+        format!(
+            "the VMM keeps user id 0: this user namespace does not map {FIRST} to {}; without capabilities, with \
+             filtered calls and in a root and namespaces of its own it is confined all the same",
+            FIRST + (COUNT - 1)
+        )
+    })
+}
+
 /// Takes the id and tells whether nobody else had it. Order matters: the limit counts for those only who have given
 /// up root in effect, and what was taken before it was looked at is seen by others who do the same.
 fn taken_alone(uid: Uid) -> io::Result<bool> {
@@ -130,5 +151,17 @@ mod tests {
         assert!(!covers("0 100000 65536\n"));
         assert!(covers(&format!("0 1000 1\n{FIRST} 100000 {COUNT}\n")));
         assert!(!covers("") && !covers("0 0\n") && !covers("a b c\n"));
+    }
+
+    #[test]
+    fn only_a_superuser_of_few_ids_is_told_that_its_vmms_keep_its_own() {
+        let all = "         0          0 4294967295\n";
+        let (few, one) = ("0 100000 65536\n", "0 1000 1\n");
+        assert_eq!(keeps_root_with(all, all, 0), None);
+        assert_eq!(keeps_root_with(all, all, 1000), None);
+        assert_eq!(keeps_root_with(one, one, 0), None, "an ordinary user's runner");
+        for (uids, gids) in [(few, few), (all, few), (few, all), ("0 0 1\n", "0 0 1\n"), ("", "")] {
+            assert!(keeps_root_with(uids, gids, 0).unwrap().contains("2137784320 to 2137849855"));
+        }
     }
 }

@@ -28,7 +28,7 @@ mod mounts;
 mod privileges;
 mod proof;
 
-pub use identity::Identity;
+pub use identity::{Identity, keeps_root};
 pub use proof::{Unconfined, expect_confined};
 
 use crate::sys;
