@@ -4,8 +4,9 @@
 //! belongs to this version. Workloads' incarnations begin in [`crate::run()`]; how one ends is told by the store.
 
 use crate::accelerator::Accelerator;
-use crate::error::{Error, chain};
-use crate::launch::{Lease, Order, launch};
+use crate::birth::{Birth, bring_to_life};
+use crate::error::Error;
+use crate::launch::{Lease, Order};
 use crate::request::RequestError;
 use crate::site::{Site, SiteError, home_directory, private_directory};
 use crate::{clock, reconcile, wait};
@@ -264,17 +265,14 @@ pub(crate) fn live_through(
     store.intend(&NewIncarnation { id, intent: made.intent(None, now), created_unix_ns: now })?;
     drop(preparation);
     let order = Order { store: store.id(), incarnation: id, leased: true, locks, hold: None };
-    match launch(site, &order).and_then(|launched| launched.launcher.map(|()| launched.lease)) {
-        Ok(lease) => {
+    match bring_to_life(site, &order)? {
+        Birth::Alive(lease) => {
             if let Some(lease) = lease {
                 await_runner(&lease, within)?;
             }
             reconcile::settle(site, id)
         }
-        Err(error) => {
-            reconcile::abandon(site, id, &chain(&error))?;
-            Err(error.into())
-        }
+        Birth::Stillborn(failure) => Err(failure.into()),
     }
 }
 

@@ -39,9 +39,9 @@ pub enum LaunchError {
         /// Why.
         source: io::Error,
     },
-    /// The lease cannot be made.
-    #[error("cannot make the lease of a run")]
-    Lease(#[source] io::Error),
+    /// What the runner is to inherit cannot be made.
+    #[error("cannot make what a runner inherits")]
+    Inheritance(#[source] io::Error),
     /// The launcher cannot be started.
     #[error("cannot start {}", .program.display())]
     Spawn {
@@ -98,6 +98,17 @@ impl AsFd for Lease {
     }
 }
 
+/// Tells when nobody of a launch is left, neither launcher nor runner: both hold the other end of this pipe, into
+/// which nothing is ever written. Unlike a lease every launch has one, and no runner takes note of it.
+#[derive(Debug)]
+pub(crate) struct Presence(OwnedFd);
+
+impl AsFd for Presence {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// What is launched.
 #[derive(Debug)]
 pub(crate) struct Order<'a> {
@@ -119,6 +130,8 @@ pub(crate) struct Launched {
     /// Our end of the lease, if there is one. Of a runner that came to life although its launcher failed it is as
     /// good as of any other.
     pub(crate) lease: Option<Lease>,
+    /// Tells when nobody is left who could claim the row.
+    pub(crate) presence: Presence,
     /// What became of the launcher itself.
     pub(crate) launcher: Result<(), LaunchError>,
 }
@@ -137,20 +150,22 @@ pub(crate) fn launch(site: &Site, order: &Order<'_>) -> Result<Launched, LaunchE
     }
     command.stderr(open_log(&log)?);
     let mut inherited = locks_of(order)?;
+    let (presence, theirs) = presence().map_err(LaunchError::Inheritance)?;
+    inherited.push(theirs);
     let mut lease = None;
     if order.leased {
-        let (ours, theirs) = pair().map_err(LaunchError::Lease)?;
+        let (ours, theirs) = pair().map_err(LaunchError::Inheritance)?;
         command.arg("--lease-fd").arg(theirs.as_raw_fd().to_string());
         inherited.push(theirs);
         lease = Some(Lease(ours));
     }
     sys::inherit(&mut command, inherited);
     let spawned = command.spawn();
-    // Order matters: the command owns the runner's end of the lease here. Until it is dropped no end of file
-    // can be seen.
+    // Order matters: the command owns the runner's ends of lease and presence here. Until it is dropped no end of
+    // file can be seen.
     drop(command);
     let child = spawned.map_err(|source| LaunchError::Spawn { program, source })?;
-    Ok(Launched { lease, launcher: await_exit(child, order.incarnation, &log) })
+    Ok(Launched { lease, presence, launcher: await_exit(child, order.incarnation, &log) })
 }
 
 fn command(site: &Site, order: &Order<'_>, program: &Path) -> Command {
@@ -180,11 +195,16 @@ fn open_log(path: &Path) -> Result<File, LaunchError> {
 
 fn locks_of(order: &Order<'_>) -> Result<Vec<OwnedFd>, LaunchError> {
     let duplicate = |lock: &Lock| lock.file().try_clone().map(OwnedFd::from);
-    order.locks.iter().map(duplicate).collect::<Result<_, _>>().map_err(LaunchError::Lease)
+    order.locks.iter().map(duplicate).collect::<Result<_, _>>().map_err(LaunchError::Inheritance)
 }
 
 fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+}
+
+fn presence() -> io::Result<(Presence, OwnedFd)> {
+    let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    Ok((Presence(ours), theirs))
 }
 
 fn await_exit(mut child: Child, incarnation: IncarnationId, log: &Path) -> Result<(), LaunchError> {
@@ -228,11 +248,17 @@ pub(crate) mod testing {
         let (ours, theirs) = pair().unwrap();
         (Lease(ours), theirs)
     }
+
+    /// The same for a presence.
+    pub(crate) fn presence() -> (Presence, OwnedFd) {
+        super::presence().unwrap()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wait;
     use outlast_wire::paths::Places;
     use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
@@ -254,10 +280,6 @@ mod tests {
         Order { store: StoreId::from_parts(3, 4), incarnation, leased: true, locks: &[], hold: None }
     }
 
-    fn hung_up(lease: &Lease, within: Duration) -> bool {
-        crate::wait::readable(&[lease.as_fd()], within).unwrap().is_some()
-    }
-
     #[test]
     fn a_lease_lives_as_long_as_whoever_inherited_it_does() {
         let script = r#"while [ "$1" != --lease-fd ]; do shift; done
@@ -265,12 +287,15 @@ mod tests {
             # The "runner" stays until its lease ends, as the real one would.
             ( eval "cat <&$2" ) >/dev/null 2>&1 &"#;
         let (_top, site, incarnation) = site_with(script);
-        let Launched { lease, launcher } = launch(&site, &order(incarnation)).unwrap();
+        let Launched { lease, presence, launcher } = launch(&site, &order(incarnation)).unwrap();
         launcher.unwrap();
         let lease = lease.unwrap();
-        assert!(!hung_up(&lease, Duration::ZERO), "the launcher is gone, the runner is not");
+        let hung_up = |end: BorrowedFd<'_>, within| wait::readable(&[end], within).unwrap().is_some();
+        assert!(!hung_up(lease.as_fd(), Duration::ZERO), "the launcher is gone, the runner is not");
+        assert!(!hung_up(presence.as_fd(), Duration::ZERO), "and it is present");
         lease.give_up();
-        assert!(hung_up(&lease, Duration::from_secs(20)));
+        assert!(hung_up(lease.as_fd(), Duration::from_secs(20)));
+        assert!(hung_up(presence.as_fd(), Duration::from_secs(20)));
         let log = site.places().evidence(incarnation).runner_log();
         assert_eq!(std::fs::read_to_string(&log).unwrap(), "started\n");
         assert_eq!(log.metadata().unwrap().permissions().mode() & 0o777, 0o600);

@@ -6,17 +6,18 @@
 //! [`RunRequest`].
 //!
 //! ```text
-//!   run:  request ─► archive ─► incarnation (ground) ─► accelerator, template ─► run ─► launch ─► follow
+//!   run:  request ─► archive ─► incarnation (ground) ─► accelerator, template ─► run ─► birth ─► launch ─► follow
 //!   else: workload (find, kill) · show · logs · audit · image · template · prune (evidence) · doctor
 //!   all:  reconcile what they touch
 //! ```
 //!
-//! Reading order: [`Site`], `request`, `archive`, `incarnation`, `accelerator`, `template`, `run`, `launch`,
-//! `follow`, `reconcile`, then the rest in any order.
+//! Reading order: [`Site`], `request`, `archive`, `incarnation`, `accelerator`, `template`, `run`, `birth`,
+//! `launch`, `follow`, `reconcile`, then the rest in any order.
 
 mod accelerator;
 mod archive;
 pub mod audit;
+mod birth;
 mod clock;
 mod doctor;
 mod error;

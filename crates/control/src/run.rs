@@ -9,20 +9,19 @@
 
 use crate::accelerator;
 use crate::archive::RefusedArchive;
-use crate::error::{Error, chain};
+use crate::birth::{Birth, bring_to_life};
+use crate::error::Error;
 use crate::follow::{End, Finished, Sink, follow};
 use crate::incarnation::{self, Ground, Made};
-use crate::launch::{Lease, Order, launch};
+use crate::launch::{Lease, Order};
 use crate::notice::{Notice, Notify};
 use crate::request::{
     Checked, Files, RequestError, RunRequest, Stdin, What, check, check_disk, wire_program,
 };
 use crate::site::{Site, SiteError};
 use crate::template::{self, Readiness};
-use crate::{clock, evidence, reconcile};
-use outlast_machine::cgroup::{Hierarchy, IncarnationCgroup};
+use crate::{clock, evidence};
 use outlast_machine::image::Lease as Lock;
-use outlast_machine::process::{Process, Sighting};
 use outlast_machine::sys::signal::Interrupts;
 use outlast_model::limit::STDIN_BYTES;
 use outlast_model::{IncarnationId, Place, WorkloadId, timeout};
@@ -134,8 +133,7 @@ fn accept(
     Ok(site.store()?.accept(&new)?)
 }
 
-/// A runner that cannot be started is an outcome, not an error: the workload has been accepted. One that came to
-/// life although its launcher died goes on.
+/// A runner that cannot be started is an outcome, not an error: the workload has been accepted.
 fn start_runner(
     site: &Site,
     (id, incarnation): (WorkloadId, IncarnationId),
@@ -144,37 +142,14 @@ fn start_runner(
 ) -> Result<Accepted, Error> {
     let hold = site.honoured_hold().filter(|hold| matches!(hold.place, Place::Launcher(_)));
     let order = Order { store: site.store()?.id(), incarnation, leased, locks, hold };
-    let (lease, failure) = match launch(site, &order) {
-        Ok(launched) => (launched.lease, launched.launcher.err()),
-        Err(error) => (None, Some(error)),
+    let lease = match bring_to_life(site, &order)? {
+        Birth::Alive(lease) => lease,
+        Birth::Stillborn(_) => None,
     };
-    if let Some(error) = failure {
-        reconcile::abandon(site, incarnation, &chain(&error))?;
-        adopt(site, incarnation);
-    }
     // Order matters: what is read is leased before anything is tidied up, for which there is time while the guest boots.
     let reading = evidence::read(site, incarnation);
     evidence::retain(site);
     Ok(Accepted { id, existing: false, lease, reading })
-}
-
-/// Does what a launcher that died had left to do: its runner, should it live, is taken out of our control group,
-/// whose end must not be its own.
-fn adopt(site: &Site, incarnation: IncarnationId) {
-    let adopted = || -> Result<(), Error> {
-        let store = site.store()?;
-        let Some(runner) = store.incarnation(incarnation)?.and_then(|row| row.runner) else { return Ok(()) };
-        if let (Sighting::Alive(_), Ok(hierarchy)) = (Process::open(&runner), Hierarchy::detect()) {
-            let group = IncarnationCgroup::named(&hierarchy, store.id(), incarnation);
-            if let Err(error) = group.adopt_runner(runner.pid) {
-                tracing::warn!(%error, "a runner whose launcher died stays in our control group");
-            }
-        }
-        Ok(())
-    };
-    if let Err(error) = adopted() {
-        tracing::warn!(%error, "cannot look for a runner whose launcher died");
-    }
 }
 
 /// Removes the evidence of what was never accepted.

@@ -10,12 +10,16 @@ use outlast_wire::identity::ProcessIdentity;
 use outlast_wire::intent::{Intent, Machine, Program, Purpose, Start, VERSION};
 use outlast_wire::paths::Places;
 use outlast_wire::record::Timings;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command};
 use std::time::Duration;
 
+/// Where a stage's programs lie.
+const PROGRAMS: &str = "bin";
+
 /// One accepted workload.
 pub(crate) struct Stage {
-    _top: tempfile::TempDir,
+    top: tempfile::TempDir,
     pub(crate) site: Site,
     pub(crate) workload: WorkloadId,
     pub(crate) incarnation: IncarnationId,
@@ -30,7 +34,7 @@ pub(crate) fn accept(ago: Duration) -> Stage {
 pub(crate) fn accept_changed(ago: Duration, change: impl FnOnce(&mut Intent)) -> Stage {
     let top = tempfile::tempdir().unwrap();
     let at = |name: &str| top.path().join(name);
-    let site = Site::new(Places::new(at("home"), at("run"), at("library")), at("bin"));
+    let site = Site::new(Places::new(at("home"), at("run"), at("library")), at(PROGRAMS));
     let (workload, incarnation) = (clock::new_workload_id().unwrap(), clock::new_incarnation_id().unwrap());
     drop(crate::incarnation::make_evidence(&site, incarnation).unwrap());
     let created_unix_ns = clock::unix_ns() - u64::try_from(ago.as_nanos()).unwrap();
@@ -45,7 +49,19 @@ pub(crate) fn accept_changed(ago: Duration, change: impl FnOnce(&mut Intent)) ->
         created_unix_ns,
     };
     assert_eq!(site.store().unwrap().accept(&new).unwrap(), Acceptance::New);
-    Stage { _top: top, site, workload, incarnation }
+    Stage { top, site, workload, incarnation }
+}
+
+/// A workload that was accepted just now, and whose launcher is this shell script: a real program, though not a
+/// real launcher.
+pub(crate) fn launched_by(script: &str) -> Stage {
+    let stage = accept(Duration::ZERO);
+    let programs = stage.top.path().join(PROGRAMS);
+    let program = programs.join("outlast-runner");
+    std::fs::create_dir(programs).unwrap();
+    std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    stage
 }
 
 impl Stage {

@@ -1,9 +1,11 @@
-//! Waiting for descriptors, always with a deadline.
+//! Waiting for descriptors, always with a deadline; and a descriptor that tells of changes to files.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Waits until one of `descriptors` can be read or has hung up, and gives the index of the first that has;
@@ -32,10 +34,65 @@ pub(crate) fn ready(watched: &[(BorrowedFd<'_>, PollFlags)], within: Duration) -
     }
 }
 
+/// Changes to files and directories, told by the kernel. What exactly has changed is looked at afterwards, so of
+/// any number of changes one word is enough.
+#[derive(Debug)]
+pub(crate) struct Changes(OwnedFd);
+
+impl Changes {
+    /// Of nothing yet.
+    pub(crate) fn of_nothing() -> io::Result<Self> {
+        Ok(Self(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?))
+    }
+
+    /// Of this kind, to this file or directory.
+    pub(crate) fn of(path: &Path, kind: WatchFlags) -> io::Result<Self> {
+        let changes = Self::of_nothing()?;
+        changes.and_of(path, kind)?;
+        Ok(changes)
+    }
+
+    /// To this one as well. Order matters for whoever calls: what happened before is told by nobody, so it is
+    /// watched first and looked at then.
+    pub(crate) fn and_of(&self, path: &Path, kind: WatchFlags) -> io::Result<()> {
+        inotify::add_watch(&self.0, path, kind)?;
+        Ok(())
+    }
+
+    /// Takes note of what was told; from now on only what comes later can be read.
+    pub(crate) fn acknowledge(&self) -> io::Result<()> {
+        let mut buffer = [0; 4096];
+        loop {
+            match rustix::io::read(&self.0, &mut buffer) {
+                Ok(1..) | Err(Errno::INTR) => {}
+                Ok(0) | Err(Errno::WOULDBLOCK) => return Ok(()),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for Changes {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_change_is_told_until_it_is_acknowledged() {
+        let top = tempfile::tempdir().unwrap();
+        let changes = Changes::of(top.path(), WatchFlags::CREATE | WatchFlags::MODIFY).unwrap();
+        let told = |within| readable(&[changes.as_fd()], within).unwrap().is_some();
+        assert!(!told(Duration::ZERO));
+        std::fs::write(top.path().join("file"), "content").unwrap();
+        assert!(told(Duration::from_secs(20)));
+        changes.acknowledge().unwrap();
+        assert!(!told(Duration::ZERO));
+    }
 
     #[test]
     fn the_first_ready_descriptor_is_told_and_a_deadline_passes() {

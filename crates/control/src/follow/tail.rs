@@ -3,13 +3,13 @@
 //! The log may not be there yet: until it is, its directory is watched.
 
 use super::FollowError;
+use crate::wait::Changes;
 use outlast_wire::output_log::{OutputLogReader, Record, Stream};
 use outlast_wire::paths::Evidence;
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use rustix::io::Errno;
+use rustix::fs::inotify::WatchFlags;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 /// Read at once.
@@ -19,7 +19,7 @@ const CHUNK: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Tail {
     path: PathBuf,
-    events: OwnedFd,
+    changes: Changes,
     log: Option<File>,
     format: Format,
     chunk: Vec<u8>,
@@ -46,13 +46,11 @@ impl Tail {
     }
 
     fn open(evidence: &Evidence, path: PathBuf, format: Format) -> Result<Self, FollowError> {
-        let failed =
-            |errno: Errno| FollowError::Log { path: evidence.path().to_owned(), source: errno.into() };
-        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(failed)?;
-        let mut tail = Self { path, events, log: None, format, chunk: vec![0; CHUNK] };
+        let failed = |source| FollowError::Log { path: evidence.path().to_owned(), source };
         // Order matters: watch first, look then, or what happens in between is missed.
-        inotify::add_watch(&tail.events, evidence.path(), WatchFlags::CREATE | WatchFlags::MOVED_TO)
-            .map_err(failed)?;
+        let changes =
+            Changes::of(evidence.path(), WatchFlags::CREATE | WatchFlags::MOVED_TO).map_err(failed)?;
+        let mut tail = Self { path, changes, log: None, format, chunk: vec![0; CHUNK] };
         tail.look()?;
         Ok(tail)
     }
@@ -64,8 +62,8 @@ impl Tail {
         }
         match File::open(&self.path) {
             Ok(file) => {
-                let watched = inotify::add_watch(&self.events, &self.path, WatchFlags::MODIFY);
-                watched.map_err(|errno| self.failed(errno.into()))?;
+                let watched = self.changes.and_of(&self.path, WatchFlags::MODIFY);
+                watched.map_err(|error| self.failed(error))?;
                 self.log = Some(file);
                 Ok(())
             }
@@ -110,15 +108,8 @@ impl Tail {
     }
 
     /// Takes note of what the descriptor told; what it means is seen by [`Tail::drain`].
-    pub(crate) fn acknowledge(&mut self) -> Result<(), FollowError> {
-        let mut buffer = [0; 4096];
-        loop {
-            match rustix::io::read(&self.events, &mut buffer) {
-                Ok(1..) | Err(Errno::INTR) => {}
-                Ok(0) | Err(Errno::WOULDBLOCK) => return Ok(()),
-                Err(errno) => return Err(self.failed(errno.into())),
-            }
-        }
+    pub(crate) fn acknowledge(&self) -> Result<(), FollowError> {
+        self.changes.acknowledge().map_err(|error| self.failed(error))
     }
 }
 
@@ -133,7 +124,7 @@ fn retry_interrupted(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<
 
 impl AsFd for Tail {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.events.as_fd()
+        self.changes.as_fd()
     }
 }
 

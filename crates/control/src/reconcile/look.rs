@@ -2,8 +2,9 @@
 //! but for syncing an output log that its runner can no longer sync.
 
 use super::judgement::Runner;
+use crate::clock;
 use crate::site::Site;
-use crate::{clock, wait};
+use crate::wait::{self, Changes};
 use outlast_machine::process::{self, DeathProof, Doubt, Process, Sighting};
 use outlast_model::{IncarnationId, IncarnationState, timeout};
 use outlast_store::IncarnationRow;
@@ -11,7 +12,7 @@ use outlast_wire::identity::ProcessIdentity;
 use outlast_wire::intent::{Intent, Purpose};
 use outlast_wire::journal::{Journal, JournalEntry};
 use outlast_wire::output_log::{OutputLogReader, Record};
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::inotify::WatchFlags;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -109,12 +110,11 @@ pub(super) fn beats_after_all(site: &Site, row: &IncarnationRow, process: &Proce
     let path = site.places().run_directory(row.id).heartbeat();
     let before = std::fs::read(&path).ok();
     let listen = || -> std::io::Result<Option<usize>> {
-        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        inotify::add_watch(&events, &path, WatchFlags::MODIFY)?;
+        let beats = Changes::of(&path, WatchFlags::MODIFY)?;
         if std::fs::read(&path).ok() != before {
             return Ok(Some(0));
         }
-        wait::readable(&[events.as_fd(), process.as_fd()], LAST_CHANCE)
+        wait::readable(&[beats.as_fd(), process.as_fd()], LAST_CHANCE)
     };
     match listen() {
         // A beat, or its death: either way it is to be looked at anew.

@@ -136,15 +136,14 @@ pub(crate) fn settle(site: &Site, id: IncarnationId) -> Result<IncarnationRow, E
 }
 
 /// Ends an incarnation that nobody claimed, at once: its launcher failed, or somebody wants it dead. When a
-/// runner has claimed it after all, nothing happens.
-pub(crate) fn abandon(site: &Site, id: IncarnationId, why: &str) -> Result<(), Error> {
+/// runner has claimed it after all, nothing happens. Tells whether it was ended here.
+pub(crate) fn abandon(site: &Site, id: IncarnationId, why: &str) -> Result<bool, Error> {
     let row = row_of(site.store()?, id)?;
     if row.state != IncarnationState::Intended {
-        return Ok(());
+        return Ok(false);
     }
     let verdict = Verdict { ended: Ended::NeverClaimed, killed: None, evidence: vec![why.to_owned()] };
-    end(site, &row, verdict, None)?;
-    Ok(())
+    end(site, &row, verdict, None)
 }
 
 /// Looks at everything that is not over, and clears away what never came to be. What could not be decided is told, and stops nothing.

@@ -7,7 +7,9 @@ use super::{Core, Presence, Stumble, chain};
 use crate::event::Interrupt;
 use crate::init::Reaping;
 use crate::ladder::{self, Rung};
-use outlast_machine::backend::{Backend, LaunchError, LaunchPlan, MemoryBacking, VmmEvent, VmmExit};
+use outlast_machine::backend::{
+    Backend, LaunchError, LaunchPlan, MemoryBacking, VmmEvent, VmmEvents, VmmExit,
+};
 use outlast_machine::jail::{self, Identity};
 use outlast_machine::process::{self, Process};
 use outlast_model::timeout;
@@ -40,12 +42,16 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
     core.reaping.set(Reaping::Paused);
     let launched = B::launch(&plan).await;
     core.reaping.set(Reaping::All);
-    let (vmm, events) = launched.map_err(stumble)?;
+    let (vmm, mut events) = launched.map_err(stumble)?;
     let pid = vmm.process().identity().pid;
     core.reaping.set(Reaping::Sparing(pid));
+    let looked_at = match confined(pid, plan.identity.is_some()) {
+        Ok(()) => Ok(()),
+        Err(unconfined) => Err(unless_dead(unconfined, vmm.process(), &mut events).await),
+    };
     core.vmm = Some(vmm);
     core.vmm_events = Some(events);
-    confined(pid, plan.identity.is_some())
+    looked_at
 }
 
 /// A VMM that its confinement has stopped, or a limit, says so on its death certificate, however early that was.
@@ -63,6 +69,18 @@ fn confined(pid: u32, own_identity: bool) -> Result<(), Stumble> {
     let read = std::fs::read_to_string(format!("/proc/{pid}/status"));
     let status = read.map_err(|error| Stumble::Failed(format!("cannot look at the VMM: {error}")))?;
     jail::expect_confined(&status, own_identity).map_err(Stumble::failed)
+}
+
+/// Of a VMM that died before it was looked at nothing can be seen: then its death is what happened, and not that it
+/// was unconfined. One that lives is not waited for.
+async fn unless_dead(unconfined: Stumble, vmm: &Process, events: &mut VmmEvents) -> Stumble {
+    if !matches!(vmm.wait_dead(Duration::ZERO), Ok(true)) {
+        return unconfined;
+    }
+    match tokio::time::timeout(timeout::DEATH, events.recv()).await {
+        Ok(Some(event)) => Stumble::Interrupted(Interrupt::Vmm(event)),
+        Ok(None) | Err(_) => unconfined,
+    }
 }
 
 fn memory(purpose: &Purpose, start: &Start) -> MemoryBacking {
@@ -124,5 +142,61 @@ pub(super) fn probe<B: Backend>(core: &Core<B>) -> Presence {
         (false, Ok(others)) if others.is_empty() => Presence::Absent,
         (true, _) | (false, Ok(_)) => Presence::Present,
         (false, Err(_)) => Presence::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::{Phase, interrupted};
+    use outlast_model::{BootStep, DeathCause, Outcome};
+    use tokio::process::{Child, Command};
+    use tokio::sync::mpsc;
+
+    /// A process that plays a VMM, and its driver, which looks at how it ends and tells.
+    fn vmm(program: &str, arguments: &[&str]) -> (Child, Process) {
+        let child = Command::new(program).args(arguments).kill_on_drop(true).spawn().unwrap();
+        let process = Process::of_child(child.id().unwrap()).unwrap();
+        (child, process)
+    }
+
+    async fn ended(child: &mut Child) -> VmmExit {
+        VmmExit::of(child.wait().await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_vmm_that_dies_before_it_is_looked_at_is_not_unconfined_but_dead_of_its_signal_or_exit() {
+        let died = [
+            ("sh", ["-c", "kill -9 $$"], DeathCause::VmmSignalled { signal: 9 }),
+            ("sh", ["-c", "kill -31 $$"], DeathCause::VmmBlocked),
+            ("sh", ["-c", "exit 7"], DeathCause::VmmExited { code: 7 }),
+        ];
+        for (program, arguments, cause) in died {
+            let (mut child, process) = vmm(program, &arguments);
+            let pid = process.identity().pid;
+            let exit = ended(&mut child).await;
+            let (sender, mut events) = mpsc::channel(1);
+            // Told late, as it is by a driver that first reads what there is to read.
+            tokio::spawn(async move {
+                tokio::task::yield_now().await;
+                sender.send(VmmEvent::Exited(exit)).await
+            });
+            let unconfined = confined(pid, false).unwrap_err();
+            let stumble = unless_dead(unconfined, &process, &mut events).await;
+            let Stumble::Interrupted(interrupt) = stumble else { panic!("{stumble}") };
+            let ending = interrupted(Phase::Booting(BootStep::LaunchVmm), &interrupt);
+            assert_eq!(ending.cause, cause);
+            assert!(matches!(ending.outcome, Outcome::NotStarted { step: BootStep::LaunchVmm, .. }));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_vmm_that_lives_and_is_not_confined_is_not_waited_for() {
+        let (_child, process) = vmm("sleep", &["600"]);
+        // Nothing will ever be told over it, and nothing is waited for.
+        let (_sender, mut events) = mpsc::channel(1);
+        let unconfined = confined(process.identity().pid, false).unwrap_err();
+        let stumble = unless_dead(unconfined, &process, &mut events).await;
+        assert!(matches!(&stumble, Stumble::Failed(error) if error.contains("not confined")), "{stumble}");
     }
 }
