@@ -17,6 +17,11 @@ pub fn of_incarnation(incarnation: &str) -> Vec<PathBuf> {
     stores.map(|store| store.join(incarnation)).filter(|directory| directory.is_dir()).collect()
 }
 
+/// Whether a group and all that is in it can be killed with one word: version 2 alone.
+pub fn can_be_killed_as_one() -> bool {
+    mounts().into_iter().any(|mount| mount.join("outlast/runners/cgroup.kill").exists())
+}
+
 /// The group that holds this test's processes and limits their number.
 pub fn own_pids() -> PathBuf {
     let candidates = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup/test"].map(PathBuf::from);

@@ -1,6 +1,6 @@
 //! Every crash point: a test for each case that makes sense, with a name of its own, made from the tables of
-//! steps and phases. One representative for each place is part of every check; all of them, `long_…`, of the
-//! long one.
+//! steps and phases. One representative for each place, and those in which the runner dies beside the program, are
+//! part of every check; all of them, `long_…`, of the long one.
 //!
 //! This is a test program of its own making (`harness = false`), because the names of tests are otherwise fixed
 //! when they are compiled. It speaks as much of the usual language as cargo-nextest does.

@@ -9,11 +9,14 @@ use outlast_wire::paths::Evidence;
 use rustix::mount::{MountFlags, mount_remount};
 use rustix::process::Signal;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::symlink;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(20);
 
 /// What makes the next thing fail, or never end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +72,7 @@ pub(super) struct Scene<'a> {
     pub(super) clone: bool,
 }
 
-/// Undoes a cause.
+/// Undoes a cause; or, where the product is to do that itself, waits until it has.
 pub(super) type Heal<'a> = Box<dyn FnOnce() + 'a>;
 
 fn nothing<'a>() -> Heal<'a> {
@@ -100,7 +103,7 @@ impl Cause {
 
     /// Whether something is left that cannot be removed as long as the cause is there.
     pub(super) fn leaves_something(self) -> bool {
-        matches!(self, Self::CgroupInItsCgroup | Self::StrangerInItsCgroup)
+        self == Self::CgroupInItsCgroup
     }
 
     /// Whether the program must go on until it is ended.
@@ -120,9 +123,7 @@ impl Cause {
             }
             Self::NoMoreProcesses => no_more_processes(),
             Self::RunnersGroupGone => {
-                for mount in cgroups::mounts() {
-                    let _ = fs::remove_dir(mount.join("outlast/runners"));
-                }
+                remove_runners_group();
                 nothing()
             }
             Self::DiskFull => fill(lab, 0),
@@ -176,6 +177,17 @@ fn for_good<'a>(done: std::io::Result<()>) -> Heal<'a> {
     nothing()
 }
 
+/// In every hierarchy that has one: at least one does, or nothing would fail.
+#[track_caller]
+fn remove_runners_group() {
+    let groups: Vec<_> = cgroups::mounts().iter().map(|mount| mount.join("outlast/runners")).collect();
+    let there: Vec<_> = groups.iter().filter(|group| group.is_dir()).collect();
+    assert!(!there.is_empty(), "none of these is there: {groups:?}");
+    for group in there {
+        fs::remove_dir(group).expect("a control group without members can be removed");
+    }
+}
+
 fn remount_cgroups(flags: MountFlags) {
     for mount in cgroups::mounts() {
         mount_remount(&mount, MountFlags::BIND | flags, c"").expect("a mount of our own can be changed");
@@ -199,7 +211,8 @@ fn fill(lab: &Lab, leave: u64) -> Heal<'static> {
             break;
         }
         // In ever smaller pieces, so that the last page is taken as well.
-        if file.write_all(&block).is_err() {
+        if let Err(error) = file.write_all(&block) {
+            assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
             block.truncate(block.len() / 2);
             if block.is_empty() {
                 break;
@@ -212,11 +225,8 @@ fn fill(lab: &Lab, leave: u64) -> Heal<'static> {
 fn away<'a>(path: &Path) -> Heal<'a> {
     let (path, aside) = (path.to_owned(), path.with_extension("away"));
     fs::rename(&path, &aside).expect("a directory can be moved");
-    Box::new(move || {
-        // An empty one may have been made in its place.
-        let _ = fs::remove_dir(&path);
-        fs::rename(&aside, &path).expect("a directory can be moved back");
-    })
+    // If one was made in its place meanwhile that is replaced, unless there is something in it.
+    Box::new(move || fs::rename(&aside, &path).expect("a directory can be moved back"))
 }
 
 fn cgroup_in_cgroup<'a>(evidence: &Evidence) -> Heal<'a> {
@@ -240,9 +250,11 @@ fn stranger_in_cgroup<'a>(evidence: &Evidence) -> Heal<'a> {
     for group in groups {
         fs::write(group.join("cgroup.procs"), stranger.id().to_string()).expect("it can be moved");
     }
+    // Its parent here only looks at how it ended: whoever removes the group has to kill what is in it.
     Box::new(move || {
-        stranger.kill().expect("it can be killed");
-        stranger.wait().expect("it can be waited for");
+        let ended = || stranger.try_wait().expect("it can be waited for");
+        let status = until("what is in the incarnation's control group is killed", SOON, ended);
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{status}");
     })
 }
 

@@ -18,7 +18,7 @@ pub use cause::Cause;
 pub use plan::{Expected, Plan, plan};
 pub use run::run;
 
-use outlast_prove::{Edge, FaultPoint};
+use outlast_prove::{BootStep, Edge, FaultPoint};
 use std::fmt;
 
 /// How an incarnation comes to life.
@@ -84,7 +84,7 @@ impl Case {
     }
 
     /// One for each place, of those that need no deadline to pass; the kinds take turns, so that together they
-    /// are of every kind.
+    /// are of every kind. And those by which it is told that a runner died beside a program that may run.
     pub fn representatives() -> Vec<Self> {
         let quick: Vec<Self> = Self::sensible()
             .into_iter()
@@ -98,7 +98,22 @@ impl Case {
             let best = here.iter().copied().min_by_key(|case| used(case.fault));
             chosen.extend(best);
         }
+        let beside = Self::beside_the_program();
+        chosen.extend(beside.into_iter().filter(|case| !chosen.contains(case)).collect::<Vec<_>>());
         chosen
+    }
+
+    /// The runner is killed where `running` is the last word on its incarnation: just before the program is sent, and
+    /// while it runs.
+    fn beside_the_program() -> Vec<Self> {
+        let killed_at = |step: BootStep| {
+            let point = FaultPoint::all()
+                .into_iter()
+                .find(|point| point.place() == step.into() && point.edge() == Edge::After);
+            let point = point.expect("every step has a point behind it");
+            Self { start: Start::Clone, point, fault: Fault::Runner }
+        };
+        [BootStep::Publish, BootStep::StartProgram].map(killed_at).to_vec()
     }
 
     /// Its name, fit for a test.
@@ -144,7 +159,16 @@ mod tests {
         let names: BTreeSet<String> = all.iter().map(|case| case.name()).collect();
         assert_eq!(names.len(), all.len());
         assert_eq!(all.len(), 2 * 2 * 6 * outlast_prove::Place::all().len());
-        assert_eq!(Case::representatives().len(), outlast_prove::Place::all().len());
+        let short = Case::representatives();
+        for place in outlast_prove::Place::all() {
+            assert!(short.iter().any(|case| case.point.place() == place), "{place} has none");
+        }
+        let names: BTreeSet<String> = short.iter().map(|case| case.name()).collect();
+        assert_eq!(names.len(), short.len());
+        for name in ["runner_killed_after_publish_of_clone", "runner_killed_after_start_program_of_clone"] {
+            assert!(names.contains(name), "{names:#?}");
+        }
+        assert!(short.iter().all(|case| Case::sensible().contains(case)));
     }
 
     #[test]

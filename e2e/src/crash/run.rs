@@ -7,10 +7,12 @@ use crate::call::{Output, Running};
 use crate::deadline::until;
 use crate::lab::Lab;
 use crate::setup::Setup;
-use crate::{freezer, skip};
-use outlast_prove::{Place, RunPhase};
+use crate::{cgroups, freezer, skip};
+use outlast_prove::{BootStep, Edge, Place, RunPhase};
+use outlast_wire::journal::{Journal, JournalEntry, StepPhase};
 use outlast_wire::paths::Evidence;
 use outlast_wire::view::{EventView, WorkloadView};
+use rustix::process::Signal;
 use std::fs;
 use std::time::Duration;
 
@@ -78,7 +80,7 @@ impl Trial<'_> {
         let stdin = self.lab.file("stdin", "some input\n").display().to_string();
         let outputs = self.lab.path("outputs").display().to_string();
         let mut further = vec!["--stdin", &stdin];
-        if self.case.point.place() == Place::Run(RunPhase::Outputs) || self.is_about_outputs() {
+        if self.wants_files() {
             further.extend(["--output-dir", &outputs]);
         }
         let long = self.cause.is_some_and(Cause::needs_a_long_program);
@@ -89,10 +91,18 @@ impl Trial<'_> {
     }
 
     /// Without somebody who wants the files back there is no such phase, and the next one is the VMM's end.
-    fn is_about_outputs(&self) -> bool {
-        matches!(self.cause, Some(Cause::OutputsInTheWay))
+    fn wants_files(&self) -> bool {
+        self.case.point.place() == Place::Run(RunPhase::Outputs)
+            || self.cause == Some(Cause::OutputsInTheWay)
             || (self.cause == Some(Cause::VmmStopped)
                 && self.case.point.upcoming() == Some(Place::Run(RunPhase::Outputs)))
+    }
+
+    /// Whether somebody wants files that had not been fetched when the fault came.
+    fn misses_files(&self) -> bool {
+        let fetched =
+            self.case.point.place() == Place::Run(RunPhase::Outputs) && self.case.point.edge() == Edge::After;
+        self.wants_files() && !fetched
     }
 
     fn kill_and_wait(&self, running: Running, evidence: &Evidence) -> Output {
@@ -139,6 +149,9 @@ impl Trial<'_> {
         if cause.leaves_something() {
             self.expect_leak_told(evidence);
         }
+        if cause == Cause::StrangerInItsCgroup {
+            expect_leaving_took_too_long(evidence);
+        }
         heal();
         output
     }
@@ -184,7 +197,7 @@ impl Trial<'_> {
         }
         let fell_back = self.expected == Expected::CompletedCold;
         assert_eq!(view.fell_back.is_some(), fell_back, "{view:#?}");
-        assert!(view.death.is_some(), "there is no death certificate: {view:#?}");
+        self.judge_death(&view);
         self.judge_client(output);
         self.expect_one_end(&view);
         if self.cause.is_some_and(Cause::leaves_something) {
@@ -192,18 +205,40 @@ impl Trial<'_> {
         }
     }
 
+    /// The product's own record says that what was done to it has happened.
+    fn judge_death(&self, view: &WorkloadView) {
+        let death = view.death.as_ref().expect("a death certificate");
+        let over = view.state == "completed";
+        let (cause, by) = match self.case.fault {
+            _ if over => ("stopped", "runner"),
+            Fault::Launcher => ("never_claimed", "reconciler"),
+            Fault::Runner | Fault::Both if !self.is_claimed() => ("never_claimed", "reconciler"),
+            Fault::Runner | Fault::Both => ("runner_killed", "reconciler"),
+            Fault::Vmm => ("vmm_signalled", "runner"),
+            // As many causes as there are errors; the outcome says in which step.
+            Fault::Error | Fault::Timeout => (death.cause.as_str(), death.by.as_str()),
+        };
+        assert_eq!((death.cause.as_str(), death.by.as_str()), (cause, by), "{view:#?}");
+        if cause == "vmm_signalled" {
+            assert_eq!(death.signal, Some(Signal::KILL.as_raw()), "{view:#?}");
+        }
+    }
+
+    fn is_claimed(&self) -> bool {
+        let claims_next = self.case.point.upcoming() == Some(Place::Boot(BootStep::Claim));
+        !self.case.point.is_launchers() && !claims_next
+    }
+
     fn judge_client(&self, output: &Output) {
         let code = match self.expected {
             _ if self.cause.is_some_and(Cause::silences_the_client) => 125,
-            Expected::Completed | Expected::CompletedCold => 0,
+            // A run whose files could not be handed back is a success that has not done what was asked for.
+            Expected::Completed | Expected::CompletedCold => i32::from(self.misses_files()) * 125,
             Expected::NotStarted(_) | Expected::Lost | Expected::AsFarAsItGot => 125,
             Expected::TimedOut => 124,
         };
-        // A run whose files could not be handed back is a success that says so.
-        if !self.is_about_outputs() && self.case.point.place() != Place::Run(RunPhase::Outputs) {
-            output.expect_code(code);
-        }
-        if code == 0 {
+        output.expect_code(code);
+        if matches!(self.expected, Expected::Completed | Expected::CompletedCold) {
             assert_eq!(output.stdout_text(), "held\n", "{output}");
         }
     }
@@ -218,11 +253,20 @@ impl Trial<'_> {
     }
 }
 
+/// Lets go whoever stands still. That nobody does is a fault that did not happen where it was to.
+#[track_caller]
 fn release(evidence: &Evidence) {
-    match fs::remove_file(evidence.hold()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            panic!("the hold cannot be released: {error}")
-        }
-        Ok(()) | Err(_) => {}
+    fs::remove_file(evidence.hold()).expect("somebody stands still");
+}
+
+/// The runner, which does not see the stranger from within its namespaces, gave up waiting for its control group to
+/// empty. A group that can be killed as one (version 2) takes the stranger along at once.
+#[track_caller]
+fn expect_leaving_took_too_long(evidence: &Evidence) {
+    if cgroups::can_be_killed_as_one() {
+        return;
     }
+    let journal = Journal::parse(&fs::read(evidence.journal()).expect("the journal of a runner"));
+    let is_failed_undo = |entry: &JournalEntry| matches!(entry, JournalEntry::Step { phase: StepPhase::UndoFailed, step, .. } if step == BootStep::Claim.name());
+    assert!(journal.lines.iter().any(|line| is_failed_undo(&line.entry)), "{journal:#?}");
 }
