@@ -71,6 +71,7 @@ fn stretches(began_unix_ns: u64, journal: &Journal) -> Vec<(String, f64)> {
             | JournalEntry::Rung { .. }
             | JournalEntry::Template { .. }
             | JournalEntry::Limits { .. }
+            | JournalEntry::KeepsUser { .. }
             | JournalEntry::End { .. } => {}
         }
     }
