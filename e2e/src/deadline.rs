@@ -24,6 +24,7 @@ pub fn within<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> O
         if value.is_some() || Instant::now() >= deadline {
             return value;
         }
-        std::thread::sleep((began.elapsed() / 20).clamp(PERIODS[0], PERIODS[1]));
+        let left = deadline.saturating_duration_since(Instant::now());
+        std::thread::sleep((began.elapsed() / 20).clamp(PERIODS[0], PERIODS[1]).min(left));
     }
 }

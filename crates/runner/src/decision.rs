@@ -102,7 +102,13 @@ fn deadline(phase: Phase) -> Ending {
 }
 
 fn vmm(phase: Phase, event: &VmmEvent) -> Ending {
-    let (cause, sentence) = match event {
+    let (cause, sentence) = told(event);
+    died(phase, cause, sentence)
+}
+
+/// What that event means for a VMM, typed and as a sentence.
+pub(crate) fn told(event: &VmmEvent) -> (DeathCause, String) {
+    match event {
         VmmEvent::GuestPanicked => {
             (DeathCause::GuestPanic, "the guest's kernel panicked (pvpanic)".to_owned())
         }
@@ -120,8 +126,7 @@ fn vmm(phase: Phase, event: &VmmEvent) -> Ending {
         VmmEvent::Exited(VmmExit::Code(code)) => {
             (DeathCause::VmmExited { code: *code }, format!("the VMM exited with code {code}"))
         }
-    };
-    died(phase, cause, sentence)
+    }
 }
 
 /// A death that nobody asked for: before the program was sent it never ran, after it nobody can know.

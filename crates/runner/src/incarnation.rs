@@ -14,7 +14,7 @@ use crate::birth::{self, BirthError};
 use crate::boot::{Core, Stumble, plan};
 use crate::clock;
 use crate::control::Desk;
-use crate::decision::{Ending, Phase, interrupted};
+use crate::decision::{Ending, Phase, interrupted, told};
 use crate::ending::{self, EndError};
 use crate::event::{Interrupt, Sources};
 use crate::hold::FaultPoint;
@@ -235,7 +235,7 @@ impl<B: Backend> Incarnation<B> {
             );
         match stumble {
             Stumble::Failed(error) | Stumble::LinkBroke(error) if restoring => Some(error.clone()),
-            Stumble::Interrupted(Interrupt::Vmm(event)) if restoring => Some(format!("{event:?}")),
+            Stumble::Interrupted(Interrupt::Vmm(event)) if restoring => Some(told(event).1),
             Stumble::Interrupted(Interrupt::LinkLost(error)) if restoring => Some(error.clone()),
             Stumble::Failed(_) | Stumble::LinkBroke(_) | Stumble::Interrupted(_) | Stumble::NotOurs => None,
         }

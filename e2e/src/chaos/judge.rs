@@ -1,12 +1,14 @@
-//! The judgement of chaos: a function from what was planned and what the product says to what is wrong with it.
+//! What is wrong: a function from what was planned and what the product says to the sentences of the fault.
+//! Not here: whether enough happened to prove anything (`proof`).
 
 use super::{Ended, Flavor, Landed, Target};
+use outlast_wire::journal::Journal;
 use outlast_wire::record::OutcomeRecord;
 use outlast_wire::view::{EventView, WorkloadView};
 use std::collections::BTreeMap;
 
 /// What the product says when all is over.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Seen {
     /// All workloads.
     pub workloads: Vec<WorkloadView>,
@@ -14,6 +16,20 @@ pub struct Seen {
     pub events: Vec<EventView>,
     /// What each workload printed, by its id.
     pub printed: BTreeMap<String, String>,
+    /// What each runner wrote down, by its workload's id.
+    pub journals: BTreeMap<String, Journal>,
+}
+
+impl Seen {
+    /// The workload of that run, if it was accepted.
+    pub(super) fn of(&self, one: &Ended) -> Option<&WorkloadView> {
+        self.workloads.iter().find(|view| is_of(view, one))
+    }
+
+    /// What it printed.
+    pub(super) fn printed_by(&self, view: &WorkloadView) -> &str {
+        self.printed.get(&view.id).map_or("", String::as_str)
+    }
 }
 
 /// Everything that is wrong, a sentence each.
@@ -26,6 +42,9 @@ pub fn violations(ended: &[Ended], seen: &Seen) -> Vec<String> {
             [] => wrong.push(format!("{}: no workload, and its client lived: {}", one.run.mark(), one.said)),
             [view] => wrong.extend(judge(one, view, seen)),
             several => wrong.push(format!("{}: {} workloads", one.run.mark(), several.len())),
+        }
+        if one.landed == Landed::Left {
+            wrong.push(format!("{}: it is over, and its {:?} is there", one.run.mark(), one.run.target));
         }
     }
     let known = seen.workloads.iter().filter(|view| !ended.iter().any(|one| is_of(view, one)));
@@ -59,7 +78,11 @@ fn judge(one: &Ended, view: &WorkloadView, seen: &Seen) -> Vec<String> {
     if view.death.is_none() {
         wrong.push(format!("{mark}: no death certificate"));
     }
-    let printed = seen.printed.get(&view.id).map_or("", String::as_str);
+    // What was never published was never sent, and can not have run.
+    if kind == "lost" && view.certificate.is_none() {
+        wrong.push(format!("{mark}: lost, and it was never published"));
+    }
+    let printed = seen.printed_by(view);
     let (begins, whole) = (format!("{mark} begins\n"), format!("{mark} begins\n{mark} ends\n"));
     let agrees = match kind {
         "completed" => printed == whole,
@@ -79,7 +102,7 @@ fn judge(one: &Ended, view: &WorkloadView, seen: &Seen) -> Vec<String> {
 }
 
 /// A host with far more to do than it can exceeds the deadline of a boot. That is an honest end of a run that
-/// nobody harmed, and counted by its name.
+/// nobody harmed; it is counted, and only few of them are a proof.
 pub(super) fn was_too_slow(outcome: &OutcomeRecord) -> bool {
     outcome.kind == "not_started"
         && outcome.cause.as_ref().is_some_and(|cause| cause.contains("deadline passed"))
@@ -97,7 +120,7 @@ fn legal(one: &Ended, kind: &str, by: Option<&str>) -> bool {
         (Landed::Hit, Target::Cli) => {
             kind == "killed" && by == Some("client gone") && one.run.flavor != Flavor::Detached
         }
-        (Landed::Over, _) => false,
+        (Landed::Over | Landed::Left, _) => false,
     }
 }
 
