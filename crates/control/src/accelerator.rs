@@ -17,7 +17,7 @@ use crate::{clock, incarnation};
 use outlast_machine::host::{self, KvmDevice};
 use outlast_machine::image::{Digest, leftover};
 use outlast_machine::process::{self, ProcessError};
-use outlast_model::{BootStep, DeathCause, VcpuCount, timeout};
+use outlast_model::{BootStep, DeathCause, VcpuCount, Walker, timeout};
 use outlast_store::IncarnationRow;
 use outlast_wire::canary::{CanaryRecord, VERSION};
 use outlast_wire::exit_code::FailureKind;
@@ -259,7 +259,7 @@ struct Trace {
 fn trace_of(site: &Site, row: &IncarnationRow) -> Trace {
     let log = std::fs::read(site.places().evidence(row.id).vmm_log()).unwrap_or_default();
     Trace {
-        step: step_reached(&journal_of(site, row.id)),
+        step: step_reached(&journal_of(site, row.id), Walker::Bare),
         vmm_said: String::from_utf8_lossy(&log).to_lowercase(),
     }
 }

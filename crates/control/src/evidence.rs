@@ -186,6 +186,7 @@ mod tests {
             cause: "test".to_owned(),
         };
         let record = EndRecord {
+            failed_start: None,
             outcome: Some(OutcomeRecord::from(&outcome)),
             death: DeathRecord::new(&DeathCause::NeverClaimed, vec![], 1, "reconciler"),
             output_log_bytes: 0,

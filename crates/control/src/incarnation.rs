@@ -122,6 +122,7 @@ impl Ground {
             vmm_version: self.vmm.version().to_owned(),
             image: Some(self.image().name().to_owned()),
             image_digest: Some(self.image().manifest().digest().to_string()),
+            scratch: None,
         }
     }
 
@@ -131,6 +132,7 @@ impl Ground {
             rootfs: None,
             image: None,
             image_digest: None,
+            scratch: None,
             ..self.machine(Accelerator::Kvm, vcpus, memory)
         }
     }

@@ -69,7 +69,12 @@ pub(crate) fn ask_to_kill(site: &Site, row: &IncarnationRow) -> Result<(), LinkE
     match receive(&mut stream)? {
         Answer::Accepted => Ok(()),
         Answer::Refused { cause } => Err(LinkError::Refused { cause }),
-        Answer::Pong { .. } | Answer::Probed { .. } => Err(LinkError::Unexpected),
+        Answer::Pong { .. }
+        | Answer::Probed { .. }
+        | Answer::Status { .. }
+        | Answer::Monitor { .. }
+        | Answer::ExecStarted { .. }
+        | Answer::ExecEnded { .. } => Err(LinkError::Unexpected),
     }
 }
 

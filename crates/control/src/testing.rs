@@ -132,6 +132,7 @@ fn intent(workload: WorkloadId, requested_unix_ns: u64) -> Intent {
         vmm_version: "10".to_owned(),
         image: Some("base".to_owned()),
         image_digest: None,
+        scratch: None,
     };
     Intent {
         version: VERSION,

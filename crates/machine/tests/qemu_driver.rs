@@ -43,6 +43,7 @@ fn plan(scenario: &str) -> (LaunchPlan, TempDir) {
             vmm_version: "0".to_owned(),
             image: None,
             image_digest: None,
+            scratch: None,
         },
         memory: MemoryBacking::Anonymous,
         incoming: None,

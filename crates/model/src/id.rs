@@ -71,6 +71,10 @@ id!(
     WorkloadId
 );
 id!(
+    /// Names one VM for ever, beyond its removal: its name may be given to another.
+    VmId
+);
+id!(
     /// Names one boot or clone; every host resource of it carries this name.
     IncarnationId
 );
@@ -88,8 +92,19 @@ impl IncarnationId {
 
     /// The guest's machine id: 32 lower-case hexadecimal digits (machine-id(5)), never all zero.
     pub fn machine_id(self) -> String {
-        format!("{:032x}", self.bits().max(1))
+        machine_id(self.bits())
     }
+}
+
+impl VmId {
+    /// The guest's machine id: the same in all incarnations of one VM, as on a computer that is switched off and on.
+    pub fn machine_id(self) -> String {
+        machine_id(self.bits())
+    }
+}
+
+fn machine_id(bits: u128) -> String {
+    format!("{:032x}", bits.max(1))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! the forms that travel.
 //!
 //! Reading order: [`id`], [`mod@unit`], [`spec`], [`step`], [`place`], [`outcome`], [`death`], [`workload`],
-//! [`incarnation`], [`certificate`], [`hold`], [`timeout`], [`limit`], [`verdict`].
+//! [`incarnation`], [`vm`], [`vm_spec`], [`mod@near`], [`certificate`], [`hold`], [`timeout`], [`limit`], [`verdict`].
 
 pub mod certificate;
 pub mod death;
@@ -14,6 +14,7 @@ pub mod hold;
 pub mod id;
 pub mod incarnation;
 pub mod limit;
+pub mod near;
 pub mod outcome;
 pub mod place;
 pub mod spec;
@@ -21,16 +22,20 @@ pub mod step;
 pub mod timeout;
 pub mod unit;
 pub mod verdict;
+pub mod vm;
+pub mod vm_spec;
 pub mod workload;
 
 pub use certificate::{Certificate, ClockInterval};
 pub use death::DeathCause;
 pub use hold::{Edge, Hold};
-pub use id::{IncarnationId, StoreId, WorkloadId};
+pub use id::{IncarnationId, StoreId, VmId, WorkloadId};
 pub use incarnation::IncarnationState;
 pub use outcome::{Killer, Outcome};
 pub use place::{LauncherStep, Place, RunPhase};
-pub use step::BootStep;
+pub use step::{BootStep, Walker};
 pub use unit::{Age, Memory, Timeout, VcpuCount};
 pub use verdict::Verdict;
+pub use vm::{VmEvent, VmState};
+pub use vm_spec::{DiskFormat, DiskSpec, SnapshotName, VmName, VmSpec};
 pub use workload::WorkloadState;

@@ -27,10 +27,15 @@ pub const ARGUMENT_BYTES: usize = 128 * 1024;
 /// Processes and threads a workload may have in its guest.
 pub const GUEST_PIDS: u32 = 1024;
 /// Machine memory comes in steps of this, which keeps the number of templates small.
-pub const MEMORY_STEP: Memory = match Memory::from_mib(64) {
-    Some(step) => step,
-    None => panic!("64 is more than zero"),
-};
+pub const MEMORY_STEP: Memory = mib(64);
+/// A VM's disk may be this small.
+pub const DISK_LEAST: Memory = mib(64);
+/// A VM's disk may be this large.
+pub const DISK_MOST: Memory = mib(16 * 1024 * 1024);
+/// A name of a VM or of a snapshot may be this long: what an RFC 1123 label holds.
+pub const NAME_BYTES: usize = 63;
+/// A file that describes a VM may be this large.
+pub const VM_FILE_BYTES: u64 = 64 * 1024;
 /// Free space that must be left on the disk of the home before a workload is accepted.
 pub const DISK_RESERVE: u64 = 64 * 1024 * 1024;
 /// A program whose output would leave less than this on that disk is ended: its outcome must still fit.
@@ -45,3 +50,10 @@ pub const TEMPLATE_AGE: Age = Age::from_days(30);
 pub const EVIDENCE_RUNS: usize = 1000;
 /// And of none that ended longer ago than this.
 pub const EVIDENCE_AGE: Age = Age::from_days(30);
+
+const fn mib(count: u64) -> Memory {
+    match Memory::from_mib(count) {
+        Some(size) => size,
+        None => panic!("a limit is more than zero"),
+    }
+}

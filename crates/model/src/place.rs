@@ -11,7 +11,7 @@
 //! The boot steps have their own table ([`crate::step`]); the two beside it stand here. Fault points, and with
 //! them every generated crash case, are made from these three: a line added to one of them is a case more.
 
-use crate::step::{BootStep, UnknownStep};
+use crate::step::{BootStep, UnknownStep, Walker};
 use std::fmt;
 use std::str::FromStr;
 
@@ -91,9 +91,17 @@ impl Place {
         }
     }
 
-    /// The one that comes next.
-    pub fn next(self) -> Option<Self> {
-        Self::all().into_iter().find(|later| *later > self)
+    /// Whether a life like `walker`'s passes it.
+    pub const fn is_passed_by(self, walker: Walker) -> bool {
+        match self {
+            Self::Boot(step) => step.is_walked_by(walker),
+            Self::Launcher(_) | Self::Run(_) => true,
+        }
+    }
+
+    /// The one that comes next in a life like `walker`'s.
+    pub fn next_of(self, walker: Walker) -> Option<Self> {
+        Self::all().into_iter().find(|later| *later > self && later.is_passed_by(walker))
     }
 }
 
@@ -140,7 +148,13 @@ mod tests {
         let names: std::collections::BTreeSet<_> = all.iter().map(|place| place.name()).collect();
         assert_eq!(names.len(), all.len());
         assert!(all.iter().all(|place| place.name().parse() == Ok(*place)));
-        assert_eq!(Place::from(BootStep::StartProgram).next(), Some(RunPhase::Program.into()));
-        assert_eq!(Place::from(RunPhase::Leave).next(), None);
+        assert_eq!(
+            Place::from(BootStep::StartProgram).next_of(Walker::Workload),
+            Some(RunPhase::Program.into())
+        );
+        let certified = Place::from(BootStep::Certify);
+        assert_eq!(certified.next_of(Walker::Workload), Some(BootStep::Inputs.into()));
+        assert_eq!(certified.next_of(Walker::Vm), Some(BootStep::Settle.into()));
+        assert_eq!(Place::from(RunPhase::Leave).next_of(Walker::Workload), None);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   claim → run directory → disks → launch VMM → start guest → agent hello → certify
-//!         → inputs* → publish → start program*                            * workloads only
+//!         → settle° → inputs* → publish → start program*       * workloads only     ° VMs only
 //! ```
 //!
 //! This table is the only place that knows the order. Each step has a `do`, an `undo` and a `probe` in
@@ -47,6 +47,8 @@ steps! {
     AgentHello = "agent-hello",
     /// Clock, randomness and identity are what they must be.
     Certify = "certify",
+    /// The guest's own disk is mounted and is its root.
+    Settle = "settle",
     /// Everything the program is given is in the guest.
     Inputs = "inputs",
     /// The store says `running`, durably. From here on the program may have run.
@@ -60,6 +62,41 @@ impl BootStep {
     pub const fn is_for_workloads_only(self) -> bool {
         matches!(self, Self::Inputs | Self::StartProgram)
     }
+
+    /// Whether only incarnations of VMs walk this step.
+    pub const fn is_for_vms_only(self) -> bool {
+        matches!(self, Self::Settle)
+    }
+
+    /// Whether `walker` walks this step.
+    pub const fn is_walked_by(self, walker: Walker) -> bool {
+        match walker {
+            Walker::Workload => !self.is_for_vms_only(),
+            Walker::Vm => !self.is_for_workloads_only(),
+            Walker::Bare => !self.is_for_vms_only() && !self.is_for_workloads_only(),
+        }
+    }
+
+    /// The step that `walker` walks after this one.
+    pub fn next_of(self, walker: Walker) -> Option<Self> {
+        Self::ALL.iter().copied().find(|later| *later > self && later.is_walked_by(walker))
+    }
+}
+
+/// Whose boot it is: which of the steps are walked depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Walker {
+    /// A workload's incarnation.
+    Workload,
+    /// A VM's.
+    Vm,
+    /// One that only boots: a template's maker, a canary.
+    Bare,
+}
+
+impl Walker {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Workload, Self::Vm, Self::Bare];
 }
 
 /// A text names no step.
@@ -91,5 +128,27 @@ impl FromStr for BootStep {
     fn from_str(text: &str) -> Result<Self, UnknownStep> {
         let found = Self::ALL.iter().find(|step| step.name() == text);
         found.copied().ok_or_else(|| UnknownStep::new(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everybody walks in the same order; what one leaves out, no `next_of` leads to.
+    #[test]
+    fn every_walk_is_the_table_without_what_is_not_for_it() {
+        for &walker in Walker::ALL {
+            let mut walk = vec![BootStep::Claim];
+            while let Some(next) = walk.last().and_then(|last| last.next_of(walker)) {
+                walk.push(next);
+            }
+            let kept: Vec<_> =
+                BootStep::ALL.iter().copied().filter(|step| step.is_walked_by(walker)).collect();
+            assert_eq!(walk, kept);
+            assert_eq!(walk.contains(&BootStep::StartProgram), walker == Walker::Workload);
+            assert_eq!(walk.contains(&BootStep::Settle), walker == Walker::Vm);
+            assert!(walk.contains(&BootStep::Publish));
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A line added to one of those tables is therefore covered by every generated crash case.
 
-use outlast_model::{BootStep, Edge, Hold, LauncherStep, Place, RunPhase};
+use outlast_model::{BootStep, Edge, Hold, LauncherStep, Place, RunPhase, Walker};
 
 /// A fault point, by the names the contract uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,14 +42,19 @@ impl FaultPoint {
         self.hold.edge
     }
 
-    /// What is done next by whoever stands here: the place itself, or the one after it. `None` behind the last of
-    /// the runner and behind the last of the launcher.
+    /// Whether a workload's life passes it.
+    pub fn is_a_workloads(self) -> bool {
+        self.hold.place.is_passed_by(Walker::Workload)
+    }
+
+    /// What is done next by whoever stands here in a workload's life: the place itself, or the one after it. `None`
+    /// behind the last of the runner and behind the last of the launcher.
     pub fn upcoming(self) -> Option<Place> {
         match (self.hold.edge, self.hold.place) {
             (Edge::Before, place) => Some(place),
-            (Edge::After, place) => {
-                place.next().filter(|next| matches!(next, Place::Launcher(_)) == self.is_launchers())
-            }
+            (Edge::After, place) => place
+                .next_of(Walker::Workload)
+                .filter(|next| matches!(next, Place::Launcher(_)) == self.is_launchers()),
         }
     }
 
@@ -58,9 +63,9 @@ impl FaultPoint {
         self.hold.place.name()
     }
 
-    /// The name of the step that comes after this one, if there is one.
+    /// The name of the step that comes after this one in a workload's life, if there is one.
     pub fn next_step(self) -> Option<&'static str> {
-        self.hold.place.next().map(Place::name)
+        self.hold.place.next_of(Walker::Workload).map(Place::name)
     }
 
     /// Whether it is the launcher that stands here.

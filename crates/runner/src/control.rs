@@ -120,6 +120,17 @@ impl Desk {
                 Answer::Pong { incarnation: self.incarnation.clone(), state: self.state.get().to_owned() }
             }
             Ok(Request::Probe) => self.probe().await,
+            Ok(
+                Request::Status
+                | Request::Stop { .. }
+                | Request::Pause
+                | Request::Resume
+                | Request::Monitor { .. }
+                | Request::Exec(_)
+                | Request::Stdin { .. }
+                | Request::Signal { .. }
+                | Request::Resize { .. },
+            ) => Answer::Refused { cause: "that is asked of VMs, and this is none".to_owned() },
             Ok(Request::Kill) => {
                 // A full queue holds a kill already.
                 let _ = self.kills.try_send(());

@@ -22,7 +22,7 @@ use outlast_model::{BootStep, DeathCause, Edge, Outcome, RunPhase};
 use outlast_store::{Owner, StoreError};
 use outlast_wire::intent::Purpose;
 use outlast_wire::journal::JournalEntry;
-use outlast_wire::record::{DeathRecord, EndRecord, OutcomeRecord};
+use outlast_wire::record::{DeathRecord, EndRecord, FailedStart, OutcomeRecord};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -70,12 +70,19 @@ async fn write_down<B: Backend>(core: &mut Core<B>, mut ending: Ending) -> Resul
     core.timings.total = Some(program::since_request(&core.intent));
     let end = EndRecord {
         outcome: is_workload(core).then(|| OutcomeRecord::from(&ending.outcome)),
+        failed_start: failed_start(core, &ending.outcome),
         death: DeathRecord::new(&ending.cause, ending.evidence, clock::unix_ns(), "runner"),
         output_log_bytes,
         truncated_bytes,
         timings: core.timings,
     };
     write(core, end).await
+}
+
+/// How far a VM came that was never published.
+fn failed_start<B: Backend>(core: &Core<B>, outcome: &Outcome) -> Option<FailedStart> {
+    let vm = matches!(core.intent.purpose, Purpose::Vm { .. });
+    vm.then(|| FailedStart::of(outcome)).flatten()
 }
 
 fn is_workload<B: Backend>(core: &Core<B>) -> bool {

@@ -68,6 +68,9 @@ pub(crate) enum RunError {
         /// The intent's.
         found: u32,
     },
+    /// The intent is a VM's, and none has been started here yet.
+    #[error("this runner keeps no VMs")]
+    Vm,
     /// The intent's fault point.
     #[error(transparent)]
     Hold(#[from] HoldError),
@@ -111,6 +114,9 @@ async fn live(order: &Order, who: ProcessIdentity) -> Result<(), RunError> {
     let IncarnationRow { intent, .. } = row.ok_or(RunError::NoIntent)?;
     if intent.version != intent::VERSION {
         return Err(RunError::Version { found: intent.version });
+    }
+    if matches!(intent.purpose, Purpose::Vm { .. }) {
+        return Err(RunError::Vm);
     }
     sources.set_deadline(Instant::now() + Duration::from_millis(intent.boot_timeout_ms));
     let hierarchy = Hierarchy::detect_or_do_without().map_err(RunError::Cgroup)?;
@@ -212,6 +218,7 @@ impl<B: Backend> Incarnation<B> {
             | BootStep::StartGuest
             | BootStep::AgentHello
             | BootStep::Certify
+            | BootStep::Settle
             | BootStep::Inputs
             | BootStep::StartProgram => tokio::select! {
                 biased;
@@ -281,6 +288,8 @@ impl<B: Backend> Incarnation<B> {
             Purpose::Canary => {
                 Ending::new(Outcome::Completed, DeathCause::Stopped, "the canary's agent answered")
             }
+            // Refused before it was claimed.
+            Purpose::Vm { .. } => unbooted(),
         }
     }
 

@@ -110,6 +110,7 @@ fn machine() -> Machine {
         vmm_version: "10.0".to_owned(),
         image: Some("python".to_owned()),
         image_digest: Some("00".repeat(32)),
+        scratch: None,
     }
 }
 
@@ -139,6 +140,7 @@ fn end(number: u64) -> EndRecord {
     let evidence = vec!["the program ended with exit code 0".to_owned()];
     EndRecord {
         outcome: Some(OutcomeRecord::from(&Outcome::Completed)),
+        failed_start: None,
         death: DeathRecord::new(&DeathCause::Stopped, evidence, nanoseconds(number), "runner"),
         output_log_bytes: 6,
         truncated_bytes: 0,

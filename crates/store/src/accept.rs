@@ -34,7 +34,7 @@ impl Store {
             insert_incarnation(
                 transaction,
                 new.incarnation,
-                Some(number),
+                (Some(number), None),
                 &new.intent,
                 stored("the time", new.created_unix_ns)?,
             )?;
@@ -46,10 +46,12 @@ impl Store {
     /// Writes the intent of an incarnation that runs no workload.
     ///
     /// # Errors
-    /// [`StoreError::Exists`] when the id is taken; [`StoreError::IntentMismatch`] when it is a workload's.
+    /// [`StoreError::Exists`] when the id is taken; [`StoreError::IntentMismatch`] when it is a workload's or a VM's.
     pub fn intend(&self, new: &NewIncarnation) -> Result<(), StoreError> {
         let body = match &new.intent.purpose {
-            Purpose::Workload { .. } => return Err(StoreError::IntentMismatch { id: new.id }),
+            Purpose::Workload { .. } | Purpose::Vm { .. } => {
+                return Err(StoreError::IntentMismatch { id: new.id });
+            }
             Purpose::Template { key, .. } => json!({ "purpose": "template", "key": key }),
             Purpose::Canary => json!({ "purpose": "canary" }),
         };
@@ -61,7 +63,7 @@ impl Store {
         };
         self.write("write an intent", |transaction| {
             let created = stored("the time", new.created_unix_ns)?;
-            insert_incarnation(transaction, new.id, None, &new.intent, created)?;
+            insert_incarnation(transaction, new.id, (None, None), &new.intent, created)?;
             append(transaction, self.id(), &entry)
         })
     }
@@ -117,17 +119,19 @@ fn insert_workload(transaction: &Transaction<'_>, new: &NewWorkload) -> Result<i
     Ok(number)
 }
 
-fn insert_incarnation(
+/// Writes an incarnation and its intent; the numbers are those of its workload and its VM. Gives its own number.
+pub(crate) fn insert_incarnation(
     transaction: &Transaction<'_>,
     id: IncarnationId,
-    workload: Option<i64>,
+    (workload, vm): (Option<i64>, Option<i64>),
     intent: &Intent,
     created: i64,
-) -> Result<(), Fault> {
+) -> Result<i64, Fault> {
     let intended = IncarnationState::Intended.name();
     let inserted = transaction.prepare_cached(sql::INSERT_INCARNATION)?.execute(params![
         id.to_string(),
         workload,
+        vm,
         intended,
         created
     ]);
@@ -135,11 +139,14 @@ fn insert_incarnation(
     let number = transaction.last_insert_rowid();
     let body = encoded("the intent", intent)?;
     transaction.prepare_cached(sql::INSERT_INTENT)?.execute(params![number, body])?;
-    Ok(())
+    Ok(number)
 }
 
 /// An insert that broke a UNIQUE constraint found its id taken.
-fn unless_taken(inserted: rusqlite::Result<usize>, row: impl FnOnce() -> String) -> Result<(), Fault> {
+pub(crate) fn unless_taken(
+    inserted: rusqlite::Result<usize>,
+    row: impl FnOnce() -> String,
+) -> Result<(), Fault> {
     match inserted {
         Err(rusqlite::Error::SqliteFailure(error, _))
             if error.extended_code == ffi::SQLITE_CONSTRAINT_UNIQUE =>

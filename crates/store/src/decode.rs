@@ -8,9 +8,9 @@ use crate::event::{Digest, EventKind, EventRow, Subject};
 use crate::request::StartedFrom;
 use crate::row::{IncarnationRow, WorkloadRow};
 use outlast_model::spec::{EnvVar, WorkloadSpec};
-use outlast_model::{IncarnationState, Memory, Outcome, Timeout, VcpuCount, WorkloadState};
+use outlast_model::{IncarnationState, Memory, Outcome, Timeout, VcpuCount, VmState, WorkloadState};
 use outlast_wire::identity::ProcessIdentity;
-use outlast_wire::record::OutcomeRecord;
+use outlast_wire::record::{FailedStart, OutcomeRecord};
 use rusqlite::Row;
 use rusqlite::types::{FromSql, ValueRef};
 use serde::Serialize;
@@ -100,6 +100,18 @@ impl<'r, 'stmt> Columns<'r, 'stmt> {
         IncarnationState::from_name(&name).ok_or_else(|| self.bad(column, format_args!("no state '{name}'")))
     }
 
+    pub(crate) fn vm_state(&self, column: &'static str) -> Result<VmState, Fault> {
+        let name: String = self.get(column)?;
+        VmState::from_name(&name).ok_or_else(|| self.bad(column, format_args!("no state '{name}'")))
+    }
+
+    /// How far a VM's start came, from its two columns.
+    pub(crate) fn failed_start(&self) -> Result<Option<FailedStart>, Fault> {
+        let step: Option<String> = self.get("failed_step")?;
+        let cause: Option<String> = self.get("failed_cause")?;
+        Ok(step.map(|step| FailedStart { step, cause: cause.unwrap_or_default() }))
+    }
+
     /// A workload's state from its two columns.
     pub(crate) fn workload_state(
         &self,
@@ -131,7 +143,7 @@ impl<'r, 'stmt> Columns<'r, 'stmt> {
         ])
     }
 
-    fn vmm(&self) -> Result<Option<ProcessIdentity>, Fault> {
+    pub(crate) fn vmm(&self) -> Result<Option<ProcessIdentity>, Fault> {
         self.identity(["vmm_pid", "vmm_start_time", "vmm_boot_id", "vmm_pid_namespace", "vmm_observer"])
     }
 
@@ -198,6 +210,7 @@ pub(crate) fn incarnation(row: &Row<'_>) -> Result<IncarnationRow, Fault> {
     Ok(IncarnationRow {
         id: columns.parsed("id")?,
         workload: columns.parsed_or_null("workload")?,
+        vm: columns.parsed_or_null("vm")?,
         state: columns.incarnation_state("state")?,
         intent: columns.json("intent")?,
         runner: columns.runner()?,
@@ -209,6 +222,7 @@ pub(crate) fn incarnation(row: &Row<'_>) -> Result<IncarnationRow, Fault> {
         certificate: columns.json_or_null("certificate")?,
         timings: columns.json_or_null("timings")?.unwrap_or_default(),
         dying: columns.json_or_null("dying")?,
+        failed_start: columns.failed_start()?,
         death: columns.json_or_null("death")?,
         output_log_bytes: columns.number("output_log_bytes")?,
         truncated_bytes: columns.number("truncated_bytes")?,

@@ -3,8 +3,10 @@
 //! SQLite's own codes are sorted here, once, so that nobody else reads them.
 
 use outlast_model::incarnation::IllegalIncarnationStep;
+use outlast_model::step::UnknownStep;
+use outlast_model::vm::IllegalVmStep;
 use outlast_model::workload::IllegalTransition;
-use outlast_model::{IncarnationId, IncarnationState, WorkloadId};
+use outlast_model::{IncarnationId, IncarnationState, VmId, WorkloadId};
 use outlast_wire::identity::ProcessIdentity;
 use outlast_wire::record::BadRecord;
 use rusqlite::ErrorCode;
@@ -224,6 +226,71 @@ pub enum StoreError {
     NoWorkload {
         /// The id.
         id: WorkloadId,
+    },
+    /// There is no such VM.
+    #[error("there is no VM {id}")]
+    NoVm {
+        /// The id.
+        id: VmId,
+    },
+    /// The name of a new VM is taken.
+    #[error("there is a VM '{name}' already")]
+    VmExists {
+        /// The name.
+        name: String,
+    },
+    /// The VM was removed.
+    #[error("VM '{name}' was removed")]
+    VmRemoved {
+        /// The name that it had.
+        name: String,
+    },
+    /// Somebody asked for the VM's removal, so it is not started again.
+    #[error("VM '{name}' is being removed")]
+    VmBeingRemoved {
+        /// Its name.
+        name: String,
+    },
+    /// A removal was to be finished that nobody asked for.
+    #[error("nobody asked for the removal of VM '{name}'")]
+    RemovalNotAsked {
+        /// Its name.
+        name: String,
+    },
+    /// What is said of VMs was said of another incarnation.
+    #[error("incarnation {id} is none of a VM's")]
+    NotAVms {
+        /// The incarnation.
+        id: IncarnationId,
+    },
+    /// The life cycle of VMs has no such edge.
+    #[error("VM '{name}'")]
+    IllegalVm {
+        /// Its name.
+        name: String,
+        /// Which edge.
+        source: IllegalVmStep,
+    },
+    /// A VM's incarnation that was never published, and that nobody wanted ended, was to end without a word about how
+    /// far it came.
+    #[error("incarnation {id} never ran, and the step that failed is missing")]
+    FailedStartMissing {
+        /// The incarnation.
+        id: IncarnationId,
+    },
+    /// A failed start was told of an incarnation that is no VM's, or had started.
+    #[error("incarnation {id} is not a VM's start that failed")]
+    FailedStartUnexpected {
+        /// The incarnation.
+        id: IncarnationId,
+    },
+    /// A failed start names a step that there is not.
+    #[error("the failed start of incarnation {id}")]
+    BadFailedStart {
+        /// The incarnation.
+        id: IncarnationId,
+        /// What is wrong with it.
+        source: UnknownStep,
     },
     /// A shortened id is too short, or holds something that is in no id.
     #[error("'{prefix}' is not the beginning of an id (at least {least} letters and digits)")]

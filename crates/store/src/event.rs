@@ -1,6 +1,6 @@
 //! The audit log's rows as they are read: kinds, subjects, digests. How they are chained is in `audit`.
 
-use outlast_model::{IncarnationId, WorkloadId};
+use outlast_model::{IncarnationId, VmId, WorkloadId};
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
@@ -94,8 +94,22 @@ kinds! {
     IncarnationRunning = "incarnation.running",
     /// An incarnation was told to die and is not proved dead.
     IncarnationDying = "incarnation.dying",
-    /// An incarnation ended, and its workload with it.
+    /// An incarnation ended, and its workload or its VM's run with it.
     IncarnationEnded = "incarnation.ended",
+    /// A VM was written down.
+    VmCreated = "vm.created",
+    /// Somebody wished a VM started, and the intent of an incarnation was written down.
+    VmStartRequested = "vm.start-requested",
+    /// A VM's runner paused it.
+    VmPaused = "vm.paused",
+    /// A VM's runner resumed it.
+    VmResumed = "vm.resumed",
+    /// Somebody wished a VM stopped.
+    VmStopRequested = "vm.stop-requested",
+    /// Somebody wished a VM removed, and stopped where it lived.
+    VmRemovalRequested = "vm.removal-requested",
+    /// Nothing of a VM is left on the host.
+    VmRemoved = "vm.removed",
 }
 
 impl fmt::Display for EventKind {
@@ -104,13 +118,15 @@ impl fmt::Display for EventKind {
     }
 }
 
-/// What an event is about; written `workload:ID` or `incarnation:ID`.
+/// What an event is about; written `workload:ID`, `incarnation:ID` or `vm:ID`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// A workload.
     Workload(WorkloadId),
     /// An incarnation.
     Incarnation(IncarnationId),
+    /// A VM.
+    Vm(VmId),
 }
 
 impl fmt::Display for Subject {
@@ -118,6 +134,7 @@ impl fmt::Display for Subject {
         match self {
             Self::Workload(id) => write!(out, "workload:{id}"),
             Self::Incarnation(id) => write!(out, "incarnation:{id}"),
+            Self::Vm(id) => write!(out, "vm:{id}"),
         }
     }
 }
@@ -128,6 +145,7 @@ impl Subject {
         match text.split_once(':')? {
             ("workload", id) => id.parse().ok().map(Self::Workload),
             ("incarnation", id) => id.parse().ok().map(Self::Incarnation),
+            ("vm", id) => id.parse().ok().map(Self::Vm),
             _ => None,
         }
     }
@@ -175,6 +193,7 @@ mod tests {
             for subject in [
                 Subject::Workload(WorkloadId::from_parts(ms, random)),
                 Subject::Incarnation(IncarnationId::from_parts(ms, random)),
+                Subject::Vm(VmId::from_parts(ms, random)),
             ] {
                 prop_assert_eq!(Subject::parse(&subject.to_string()), Some(subject));
             }

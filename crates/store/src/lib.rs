@@ -8,6 +8,7 @@
 //!
 //! - a write that returned is on disk; one that did not return happened wholly or not at all;
 //! - a row has one owner, a workload one incarnation and one outcome, an idempotency key one workload;
+//! - of a VM one incarnation lives, however many start it at once; its state and its incarnation's agree;
 //! - every change is told in the audit log, in the same transaction;
 //! - nothing that is not a store of ours, or is newer than this build, is written to;
 //! - values of the environment, which may be secrets, are in no event and no debug output, and no file of the
@@ -17,7 +18,7 @@
 //! A run costs four commits: accept, claim, publish, end. [`Store`] blocks: an event loop gives it a thread.
 //!
 //! Reading order: [`request`], [`row`], [`event`], [`error`]; then `place`, `create`, `connection` and `schema`
-//! (how a database comes to be open), `store`, `accept`, `own`, `read` (what is done with it), `audit`.
+//! (how a database comes to be open), `store`, `accept`, `own`, `read`, `vm` (what is done with it), `audit`.
 
 pub mod error;
 pub mod event;
@@ -40,6 +41,7 @@ mod store;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod vm;
 
 pub use audit::finding::{AuditFinding, AuditReport};
 pub use connection::BUSY_TIMEOUT;
@@ -49,3 +51,6 @@ pub use read::PREFIX_LEAST;
 pub use request::{Acceptance, KillNote, NewIncarnation, NewWorkload, Owner, Page, Publication, StartedFrom};
 pub use row::{Found, IncarnationRow, WorkloadRow};
 pub use store::Store;
+pub use vm::{
+    NewVm, NewVmStart, OfLiving, RemovalEnd, RemovalNote, StartNote, StopNote, VmPage, VmRow, VmStanding,
+};

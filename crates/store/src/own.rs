@@ -18,7 +18,7 @@ use crate::sql;
 use crate::standing::{Standing, WorkloadStanding, identity};
 use crate::store::Store;
 use outlast_model::workload::WorkloadEvent;
-use outlast_model::{IncarnationId, IncarnationState, Outcome, WorkloadId, WorkloadState};
+use outlast_model::{BootStep, IncarnationId, IncarnationState, Outcome, VmEvent, WorkloadId, WorkloadState};
 use outlast_wire::identity::ProcessIdentity;
 use outlast_wire::intent::Intent;
 use outlast_wire::record::{EndRecord, OutcomeRecord, Timings};
@@ -129,6 +129,9 @@ impl Store {
             if let Some(workload) = &standing.workload {
                 step_workload(transaction, workload, WorkloadEvent::Published)?;
             }
+            if let Some(vm) = &standing.vm {
+                vm.step(transaction, VmEvent::Published, *unix_ns)?;
+            }
             self.tell(transaction, *unix_ns, EventKind::IncarnationRunning, id, body)
         })
     }
@@ -159,13 +162,14 @@ impl Store {
         })
     }
 
-    /// Writes the death certificate and, for a workload, its one outcome, in one commit. Timings that the record
-    /// lacks are kept from the publication.
+    /// Writes the death certificate and, for a workload, its one outcome, for a VM, its state, in one commit. Timings
+    /// that the record lacks are kept from the publication.
     ///
     /// # Errors
     /// [`StoreError::NotOwner`] when the row is not what `owner` says, which includes that it is over;
     /// [`StoreError::IllegalWorkload`] for an outcome that cannot follow; [`StoreError::OutcomeMissing`],
-    /// [`StoreError::OutcomeUnexpected`] and [`StoreError::BadOutcome`] for records that cannot be true.
+    /// [`StoreError::OutcomeUnexpected`], [`StoreError::BadOutcome`], [`StoreError::FailedStartMissing`],
+    /// [`StoreError::FailedStartUnexpected`] and [`StoreError::BadFailedStart`] for records that cannot be true.
     pub fn end(&self, id: IncarnationId, owner: &Owner<'_>, end: &EndRecord) -> Result<(), StoreError> {
         let outcome = end.outcome.as_ref().map(Outcome::try_from).transpose();
         let outcome = outcome.map_err(|source| StoreError::BadOutcome { id, source })?;
@@ -173,7 +177,13 @@ impl Store {
             let standing = Standing::read(transaction, id)?;
             must_own(&standing, owner)?;
             standing.must_step(IncarnationState::Ended)?;
+            must_tell_how_far(&standing, end)?;
             end_incarnation(transaction, &standing, end)?;
+            if let Some(vm) = &standing.vm {
+                let wanted = vm.stop_wanted || vm.removal_wanted;
+                let event = VmEvent::Ended { started: standing.published, wanted };
+                vm.step(transaction, event, end.death.unix_ns)?;
+            }
             match (&standing.workload, outcome) {
                 (Some(workload), Some(outcome)) => {
                     end_workload(transaction, workload, outcome, end.death.unix_ns)?;
@@ -186,7 +196,9 @@ impl Store {
             }
             let body = json!({
                 "workload": standing.workload.map(|workload| workload.id.to_string()),
+                "vm": standing.vm.as_ref().map(|vm| &vm.name),
                 "outcome": end.outcome,
+                "failed_start": end.failed_start,
                 "death": end.death,
                 "output_log_bytes": end.output_log_bytes,
                 "truncated_bytes": end.truncated_bytes,
@@ -240,6 +252,21 @@ fn must_own(standing: &Standing, owner: &Owner<'_>) -> Result<(), StoreError> {
     }
 }
 
+/// A VM that failed to start says at which step, and nothing else does.
+fn must_tell_how_far(standing: &Standing, end: &EndRecord) -> Result<(), StoreError> {
+    let id = standing.id;
+    let wanted = standing.vm.as_ref().map(|vm| vm.stop_wanted || vm.removal_wanted);
+    match (wanted, standing.published, &end.failed_start) {
+        (Some(_), false, Some(failed)) => {
+            let step = failed.step.parse::<BootStep>();
+            step.map(|_| ()).map_err(|source| StoreError::BadFailedStart { id, source })
+        }
+        (None, _, Some(_)) | (Some(_), true, Some(_)) => Err(StoreError::FailedStartUnexpected { id }),
+        (Some(false), false, None) => Err(StoreError::FailedStartMissing { id }),
+        (None, _, None) | (Some(_), true, None) | (Some(true), false, None) => Ok(()),
+    }
+}
+
 fn end_incarnation(transaction: &Transaction<'_>, standing: &Standing, end: &EndRecord) -> Result<(), Fault> {
     let timings = Timings {
         ready: end.timings.ready.or(standing.timings.ready),
@@ -252,6 +279,8 @@ fn end_incarnation(transaction: &Transaction<'_>, standing: &Standing, end: &End
         Value::from(stored("the truncated bytes", end.truncated_bytes)?),
         Value::from(encoded("the timings", &timings)?),
         Value::from(stored("the time", end.death.unix_ns)?),
+        Value::from(end.failed_start.as_ref().map(|failed| failed.step.clone())),
+        Value::from(end.failed_start.as_ref().map(|failed| failed.cause.clone())),
     ];
     standing.update(transaction, sql::END, values)
 }

@@ -2,10 +2,10 @@
 
 use crate::request::StartedFrom;
 use outlast_model::spec::WorkloadSpec;
-use outlast_model::{IncarnationId, IncarnationState, WorkloadId, WorkloadState};
+use outlast_model::{IncarnationId, IncarnationState, VmId, WorkloadId, WorkloadState};
 use outlast_wire::identity::ProcessIdentity;
 use outlast_wire::intent::Intent;
-use outlast_wire::record::{CertificateRecord, DeathRecord, Timings};
+use outlast_wire::record::{CertificateRecord, DeathRecord, FailedStart, Timings};
 
 /// One workload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +33,10 @@ pub struct WorkloadRow {
 pub struct IncarnationRow {
     /// Its id.
     pub id: IncarnationId,
-    /// The workload it runs; a template's maker and a canary have none.
+    /// The workload it runs; a template's maker, a canary and a VM have none.
     pub workload: Option<WorkloadId>,
+    /// The VM it is a boot of.
+    pub vm: Option<VmId>,
     /// Where it is in its life.
     pub state: IncarnationState,
     /// What its runner is to do.
@@ -53,6 +55,8 @@ pub struct IncarnationRow {
     pub timings: Timings,
     /// What was seen when it was declared dying.
     pub dying: Option<Vec<String>>,
+    /// How far it came, when it was the start of a VM and did not succeed.
+    pub failed_start: Option<FailedStart>,
     /// Why it ended.
     pub death: Option<DeathRecord>,
     /// The length of its output log when it was synced, in bytes.

@@ -26,7 +26,7 @@ macro_rules! workload_joins {
 
 macro_rules! incarnation_columns {
     () => {
-        "SELECT i.id, w.id AS workload, i.state, n.body AS intent, \
+        "SELECT i.id, w.id AS workload, v.id AS vm, i.failed_step, i.failed_cause, i.state, n.body AS intent, \
                 i.runner_pid, i.runner_start_time, i.runner_boot_id, i.runner_pid_namespace, i.runner_observer, \
                 i.vmm_pid, i.vmm_start_time, i.vmm_boot_id, i.vmm_pid_namespace, i.vmm_observer, \
                 i.started_from, i.fell_back, i.certificate, i.timings, i.dying, i.death, i.output_log_bytes, \
@@ -36,7 +36,18 @@ macro_rules! incarnation_columns {
 
 macro_rules! incarnation_joins {
     () => {
-        "JOIN intents n ON n.incarnation = i.number LEFT JOIN workloads w ON w.number = i.workload "
+        "JOIN intents n ON n.incarnation = i.number LEFT JOIN workloads w ON w.number = i.workload \
+         LEFT JOIN vms v ON v.number = i.vm "
+    };
+}
+
+macro_rules! vm_columns {
+    () => {
+        "SELECT v.id, v.name, v.spec, v.origins, v.state, v.created_unix_ns, v.changed_unix_ns, \
+                v.stop_requested_unix_ns, v.removal_requested_unix_ns, v.removed_unix_ns, i.id AS incarnation, \
+                i.runner_pid, i.runner_start_time, i.runner_boot_id, i.runner_pid_namespace, i.runner_observer, \
+                i.failed_step, i.failed_cause, i.death \
+         FROM vms v LEFT JOIN incarnations i ON i.number = v.incarnation "
     };
 }
 
@@ -48,15 +59,19 @@ statements! {
     INSERT_WORKLOAD = "INSERT INTO workloads (id, state, idempotency_key, created_unix_ns) VALUES (?1, ?2, ?3, ?4)";
     INSERT_SPEC = "INSERT INTO specs (workload, image, runtime, argv, env, vcpus, memory, timeout_ms, output_limit) \
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-    INSERT_INCARNATION = "INSERT INTO incarnations (id, workload, state, created_unix_ns) VALUES (?1, ?2, ?3, ?4)";
+    INSERT_INCARNATION = "INSERT INTO incarnations (id, workload, vm, state, created_unix_ns) \
+                          VALUES (?1, ?2, ?3, ?4, ?5)";
     INSERT_INTENT = "INSERT INTO intents (incarnation, body) VALUES (?1, ?2)";
 
     // Owning. Each update compares the state and the runner it was decided on, and sets.
     /// What a decision about an incarnation needs to know.
     STANDING = "SELECT i.number, i.state, i.runner_pid, i.runner_start_time, i.runner_boot_id, \
                        i.runner_pid_namespace, i.runner_observer, i.timings, \
-                       w.number AS workload_number, w.id AS workload, w.state AS workload_state, w.outcome \
-                FROM incarnations i LEFT JOIN workloads w ON w.number = i.workload WHERE i.id = ?1";
+                       i.running_unix_ns, w.number AS workload_number, w.id AS workload, \
+                       w.state AS workload_state, w.outcome, v.id AS vm \
+                FROM incarnations i LEFT JOIN workloads w ON w.number = i.workload \
+                                    LEFT JOIN vms v ON v.number = i.vm \
+                WHERE i.id = ?1";
     INTENT = "SELECT body FROM intents WHERE incarnation = ?1";
     CLAIM = "UPDATE incarnations SET state = 'claimed', claimed_unix_ns = ?2, runner_pid = ?3, \
                     runner_start_time = ?4, runner_boot_id = ?5, runner_pid_namespace = ?6, runner_observer = ?7 \
@@ -74,7 +89,7 @@ statements! {
                   WHERE number = ?1 AND state = ?2 AND runner_pid IS ?3 AND runner_start_time IS ?4 \
                     AND runner_boot_id IS ?5 AND runner_pid_namespace IS ?6 AND runner_observer IS ?7";
     END = "UPDATE incarnations SET state = 'ended', death = ?8, output_log_bytes = ?9, truncated_bytes = ?10, \
-                  timings = ?11, ended_unix_ns = ?12 \
+                  timings = ?11, ended_unix_ns = ?12, failed_step = ?13, failed_cause = ?14 \
            WHERE number = ?1 AND state = ?2 AND runner_pid IS ?3 AND runner_start_time IS ?4 \
              AND runner_boot_id IS ?5 AND runner_pid_namespace IS ?6 AND runner_observer IS ?7";
     STEP_WORKLOAD = "UPDATE workloads SET state = ?3 WHERE number = ?1 AND state = ?2";
@@ -105,6 +120,49 @@ statements! {
     KILL_WANTED = "SELECT w.kill_requested_unix_ns FROM incarnations i JOIN workloads w ON w.number = i.workload \
                    WHERE i.id = ?1";
 
+    // VMs. Each change compares the state it was decided on, and sets.
+    INSERT_VM = "INSERT INTO vms (id, name, spec, origins, state, created_unix_ns, changed_unix_ns) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)";
+    VM_NUMBER_BY_NAME = "SELECT number FROM vms WHERE name = ?1 AND removed_unix_ns IS NULL";
+    /// What a decision about a VM needs to know.
+    VM_STANDING = "SELECT v.number AS vm_number, v.id AS vm, v.name AS vm_name, v.state AS vm_state, \
+                          i.id AS vm_incarnation, v.stop_requested_unix_ns, v.removal_requested_unix_ns, \
+                          v.removed_unix_ns \
+                   FROM vms v LEFT JOIN incarnations i ON i.number = v.incarnation WHERE v.id = ?1";
+    STEP_VM = "UPDATE vms SET state = ?3, changed_unix_ns = ?4 WHERE number = ?1 AND state = ?2";
+    START_VM = "UPDATE vms SET state = ?3, changed_unix_ns = ?4, incarnation = ?5, stop_requested_unix_ns = NULL \
+                WHERE number = ?1 AND state = ?2 AND removal_requested_unix_ns IS NULL";
+    NOTE_STOP = "UPDATE vms SET state = ?3, changed_unix_ns = ?4, stop_requested_unix_ns = ?4 \
+                 WHERE number = ?1 AND state = ?2";
+    NOTE_REMOVAL = "UPDATE vms SET removal_requested_unix_ns = ?2 \
+                    WHERE number = ?1 AND removal_requested_unix_ns IS NULL AND removed_unix_ns IS NULL";
+    REMOVE_VM = "UPDATE vms SET removed_unix_ns = ?3 \
+                 WHERE number = ?1 AND state = ?2 AND removal_requested_unix_ns IS NOT NULL";
+    VM = concat!(vm_columns!(), "WHERE v.id = ?1");
+    VM_BY_NAME = concat!(vm_columns!(), "WHERE v.name = ?1 AND v.removed_unix_ns IS NULL");
+    /// By name, behind `?1`.
+    VMS = concat!(
+        vm_columns!(), "WHERE v.name > ?1 AND v.removed_unix_ns IS NULL ORDER BY v.name LIMIT ?2"
+    );
+    /// Newest first.
+    VMS_REMOVED = concat!(
+        vm_columns!(), "WHERE v.name = ?1 AND v.removed_unix_ns IS NOT NULL ORDER BY v.number DESC LIMIT ?2"
+    );
+    VM_NAMES = "SELECT name FROM vms WHERE removed_unix_ns IS NULL ORDER BY name";
+    /// Newest first.
+    INCARNATIONS_OF_VM = concat!(
+        incarnation_columns!(), "FROM incarnations i ", incarnation_joins!(),
+        "WHERE i.vm = (SELECT number FROM vms WHERE id = ?1) ORDER BY i.number DESC LIMIT ?2"
+    );
+    /// What a VM's runner asks once a second.
+    VM_OF_INCARNATION = "SELECT i.id, i.state, i.runner_pid, i.runner_start_time, i.runner_boot_id, \
+                                i.runner_pid_namespace, i.runner_observer, i.vmm_pid, i.vmm_start_time, \
+                                i.vmm_boot_id, i.vmm_pid_namespace, i.vmm_observer, v.state AS vm_state, \
+                                v.stop_requested_unix_ns, v.removal_requested_unix_ns, c.id AS current \
+                         FROM incarnations i JOIN vms v ON v.number = i.vm \
+                                             LEFT JOIN incarnations c ON c.number = v.incarnation \
+                         WHERE i.id = ?1 AND v.removed_unix_ns IS NULL";
+
     // The audit log.
     AUDIT_HEAD = "SELECT count, head FROM audit_head WHERE one = 1";
     MOVE_HEAD = "UPDATE audit_head SET count = ?1, head = ?2 WHERE one = 1 AND count = ?1 - 1";
@@ -127,7 +185,7 @@ mod tests {
     /// Statements whose purpose is to read the whole log.
     const WHOLE: &[&str] = &["EVENTS_ALL", "EVENT_HASHES_ALL"];
     /// Indexes of what is not over: as long as what lives, whatever has ended.
-    const OF_THE_LIVING: &[&str] = &["incarnations_living", "workloads_open"];
+    const OF_THE_LIVING: &[&str] = &["incarnations_living", "workloads_open", "vms_by_name"];
 
     /// The cost of an operation does not grow with what is over: no plan walks a table or sorts.
     #[test]

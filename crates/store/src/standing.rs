@@ -4,6 +4,7 @@
 use crate::decode::{Columns, stored};
 use crate::error::{Fault, StoreError};
 use crate::sql;
+use crate::vm::standing::VmRecord;
 use outlast_model::workload::WorkloadEvent;
 use outlast_model::{IncarnationId, IncarnationState, WorkloadId, WorkloadState};
 use outlast_wire::identity::ProcessIdentity;
@@ -20,6 +21,9 @@ pub(crate) struct Standing {
     pub(crate) runner: Option<ProcessIdentity>,
     pub(crate) timings: Timings,
     pub(crate) workload: Option<WorkloadStanding>,
+    pub(crate) vm: Option<VmRecord>,
+    /// Whether it was ever published as running.
+    pub(crate) published: bool,
 }
 
 /// Its workload as it stands.
@@ -34,14 +38,17 @@ impl Standing {
     pub(crate) fn read(transaction: &Transaction<'_>, id: IncarnationId) -> Result<Self, Fault> {
         let mut statement = transaction.prepare_cached(sql::STANDING)?;
         let mut rows = statement.query([id.to_string()])?;
-        match rows.next()? {
-            Some(row) => Self::decode(id, row),
-            None => Err(StoreError::NoIncarnation { id }.into()),
-        }
+        let row = rows.next()?.ok_or(StoreError::NoIncarnation { id })?;
+        let columns = Columns::new(row, "incarnation number", "number");
+        // Its own statement, by the same lock: most incarnations have none.
+        let vm = columns.parsed_or_null("vm")?;
+        let vm = vm.map(|vm| VmRecord::read_any(transaction, vm)).transpose()?.map(|(vm, _removed)| vm);
+        Self::decode(id, row, vm)
     }
 
-    fn decode(id: IncarnationId, row: &Row<'_>) -> Result<Self, Fault> {
+    fn decode(id: IncarnationId, row: &Row<'_>, vm: Option<VmRecord>) -> Result<Self, Fault> {
         let columns = Columns::new(row, "incarnation number", "number");
+        let running: Option<i64> = columns.get("running_unix_ns")?;
         let workload_number: Option<i64> = columns.get("workload_number")?;
         let workload = |number| -> Result<_, Fault> {
             let state = columns.workload_state("workload_state", "outcome")?;
@@ -54,6 +61,8 @@ impl Standing {
             runner: columns.runner()?,
             timings: columns.json_or_null("timings")?.unwrap_or_default(),
             workload: workload_number.map(workload).transpose()?,
+            vm,
+            published: running.is_some(),
         })
     }
 

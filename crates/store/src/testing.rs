@@ -1,11 +1,14 @@
 //! What the tests share: a scratch store and rows to put in it.
 
-use crate::{NewIncarnation, NewWorkload, Publication, StartedFrom, Store};
+use crate::{NewIncarnation, NewVm, NewVmStart, NewWorkload, Publication, StartedFrom, Store};
 use outlast_model::spec::{EnvVar, WorkloadSpec};
-use outlast_model::{BootStep, DeathCause, IncarnationId, Memory, Outcome, Timeout, VcpuCount, WorkloadId};
+use outlast_model::{
+    BootStep, DeathCause, DiskFormat, DiskSpec, IncarnationId, Memory, Outcome, Timeout, VcpuCount, VmId,
+    VmName, VmSpec, WorkloadId,
+};
 use outlast_wire::identity::ProcessIdentity;
 use outlast_wire::intent::{Intent, Machine, Program, Purpose, Start};
-use outlast_wire::record::{CertificateRecord, DeathRecord, EndRecord, OutcomeRecord, Timings};
+use outlast_wire::record::{CertificateRecord, DeathRecord, EndRecord, FailedStart, OutcomeRecord, Timings};
 use rusqlite::Connection;
 use std::path::PathBuf;
 
@@ -84,6 +87,7 @@ pub(crate) fn intent(purpose: Purpose) -> Intent {
             vmm_version: "10.0".to_owned(),
             image: Some("python".to_owned()),
             image_digest: Some("00".repeat(32)),
+            scratch: None,
         },
         start: Start::Boot,
         boot_timeout_ms: 60_000,
@@ -158,6 +162,7 @@ pub(crate) fn publication() -> Publication {
 pub(crate) fn end_with(outcome: Option<&Outcome>) -> EndRecord {
     EndRecord {
         outcome: outcome.map(OutcomeRecord::from),
+        failed_start: None,
         death: DeathRecord::new(&DeathCause::Stopped, vec!["it was over".to_owned()], 4_000, "runner"),
         output_log_bytes: 123,
         truncated_bytes: 0,
@@ -177,4 +182,54 @@ pub(crate) fn run_through(store: &Store, number: u64) {
     store.claim(new.incarnation, &who, 2_000).unwrap();
     store.publish(new.incarnation, &who, &publication()).unwrap();
     store.end(new.incarnation, &crate::Owner::Runner(&who), &end_with(Some(&Outcome::Completed))).unwrap();
+}
+
+pub(crate) fn vm_id(number: u64) -> VmId {
+    VmId::from_parts(1_700_000_000_000 + number, u128::from(number) << 23 | 3)
+}
+
+pub(crate) fn vm_name(number: u64) -> VmName {
+    format!("vm-{number}").parse().unwrap()
+}
+
+pub(crate) fn new_vm(number: u64) -> NewVm {
+    let disk = DiskSpec::new(DiskFormat::Qcow2, Memory::from_mib(1024).unwrap()).unwrap();
+    let memory = Memory::from_mib(256).unwrap();
+    NewVm {
+        id: vm_id(number),
+        name: vm_name(number),
+        spec: VmSpec::new("base".to_owned(), VcpuCount::ONE, memory, disk).unwrap(),
+        origins: [("memory".to_owned(), "command line".to_owned())].into(),
+        created_unix_ns: 1_000 + number,
+    }
+}
+
+/// A start of VM `number` whose incarnation has the number `incarnation`.
+pub(crate) fn new_vm_start(number: u64, incarnation: u64) -> NewVmStart {
+    let (vm, name) = (vm_id(number).to_string(), vm_name(number).to_string());
+    NewVmStart {
+        vm: vm_id(number),
+        incarnation: incarnation_id(incarnation),
+        intent: intent(Purpose::Vm { vm, name }),
+        created_unix_ns: 1_100,
+    }
+}
+
+/// The end of a VM's incarnation that never ran.
+pub(crate) fn failed_end() -> EndRecord {
+    EndRecord { failed_start: FailedStart::of(&not_started()), ..end_with(None) }
+}
+
+/// Starts VM `number`, pauses and resumes it, and stops it.
+pub(crate) fn run_vm(store: &Store, number: u64, incarnation: u64) {
+    let start = new_vm_start(number, incarnation);
+    let (id, who) = (start.incarnation, process(9));
+    assert_eq!(store.start_vm(&start).unwrap(), crate::StartNote::New);
+    store.claim(id, &who, 2_000).unwrap();
+    store.publish(id, &who, &publication()).unwrap();
+    store.pause_vm(id, &who, true, 3_100).unwrap();
+    store.pause_vm(id, &who, false, 3_200).unwrap();
+    let noted = store.request_stop(start.vm, 3_300).unwrap();
+    assert_eq!(noted, crate::StopNote::Noted { incarnation: id });
+    store.end(id, &crate::Owner::Runner(&who), &end_with(None)).unwrap();
 }

@@ -3,6 +3,7 @@
 //! Written by whoever asked, read once by the runner at claim. Nothing else reaches the runner: no setting
 //! and no environment variable is read later.
 
+use outlast_model::Walker;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
@@ -63,6 +64,24 @@ pub enum Purpose {
     },
     /// Only boots until its agent answers: is this accelerator usable?
     Canary,
+    /// Is a long-lived VM for as long as nobody wants it stopped.
+    Vm {
+        /// The VM's id.
+        vm: String,
+        /// Its name, which is the guest's host name.
+        name: String,
+    },
+}
+
+impl Purpose {
+    /// Which of the boot steps it walks.
+    pub const fn walker(&self) -> Walker {
+        match self {
+            Self::Workload { .. } => Walker::Workload,
+            Self::Vm { .. } => Walker::Vm,
+            Self::Template { .. } | Self::Canary => Walker::Bare,
+        }
+    }
 }
 
 /// A program in the guest. Values of its environment may be secrets and are not in its debug output.
@@ -143,6 +162,18 @@ pub struct Machine {
     /// The image's digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_digest: Option<String>,
+    /// The machine's second disk, which it may write; absent in intents of older versions and of machines without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<Scratch>,
+}
+
+/// A disk that the guest may write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scratch {
+    /// The file on the host.
+    pub path: PathBuf,
+    /// `raw` or `qcow2`.
+    pub format: String,
 }
 
 /// How an incarnation comes to life.

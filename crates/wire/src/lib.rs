@@ -5,8 +5,10 @@
 //! policy is decided here.
 //!
 //! Reading order: [`paths`], [`identity`], [`intent`], [`guest`], [`control`], [`journal`],
-//! [`output_log`], [`record`], [`image`], [`template`], [`canary`], [`view`], [`exit_code`].
+//! [`output_log`], [`record`], [`vm`], [`image`], [`template`], [`canary`], [`view`], [`vm_view`], [`exit_code`];
+//! `base64` is how bytes travel in JSON.
 
+mod base64;
 pub mod canary;
 pub mod control;
 pub mod exit_code;
@@ -20,3 +22,5 @@ pub mod paths;
 pub mod record;
 pub mod template;
 pub mod view;
+pub mod vm;
+pub mod vm_view;

@@ -5,9 +5,11 @@
 //!   HOME/proofs                          marks a home in which fault points are honoured
 //!   HOME/incarnations/INC/               evidence, kept
 //!       journal.jsonl output.log console.log vmm.log runner.log
+//!       exec-N.log                       what each program wrote that was run in a VM
 //!       input/files/ input/stdin         what the program gets; gone at the end
 //!       outputs/                         what the program handed back
 //!       hold                             exists while the runner is held; removing it releases the runner
+//!   HOME/vms/VM/                         what a VM keeps: disk snapshots/NAME/
 //!   RUN/INC/                             sockets and heartbeat, gone with the incarnation
 //!   LIBRARY/images kernels lean boot vmm templates canary verified
 //! ```
@@ -15,7 +17,7 @@
 //! Images and VMM roots are also looked for in libraries that are only read: the host's, which root has built. What holds
 //! a guest's memory, or somebody's secrets, is in the owner's library alone.
 
-use outlast_model::IncarnationId;
+use outlast_model::{IncarnationId, SnapshotName, VmId};
 use std::path::{Path, PathBuf};
 
 /// The superuser's home.
@@ -93,6 +95,16 @@ impl Places {
         Evidence(self.incarnations().join(id.to_string()))
     }
 
+    /// The directory of what all VMs keep.
+    pub fn vms(&self) -> PathBuf {
+        self.home.join("vms")
+    }
+
+    /// What one VM keeps from one incarnation to the next.
+    pub fn vm(&self, id: VmId) -> VmDirectory {
+        VmDirectory(self.vms().join(id.to_string()))
+    }
+
     /// The run directory of one incarnation.
     pub fn run_directory(&self, id: IncarnationId) -> RunDirectory {
         RunDirectory(self.run.join(id.to_string()))
@@ -146,6 +158,30 @@ directory!(
         hold = "hold",
     }
 );
+
+impl Evidence {
+    /// What the program with this number wrote that was run in a VM ([`crate::output_log`]).
+    pub fn exec_log(&self, exec: u32) -> PathBuf {
+        self.0.join(format!("exec-{exec}.log"))
+    }
+}
+
+directory!(
+    /// What a VM keeps.
+    VmDirectory {
+        /// Its disk.
+        disk = "disk",
+        /// Its snapshots, by name.
+        snapshots = "snapshots",
+    }
+);
+
+impl VmDirectory {
+    /// One of its snapshots.
+    pub fn snapshot(&self, name: &SnapshotName) -> PathBuf {
+        self.snapshots().join(name.as_str())
+    }
+}
 
 directory!(
     /// The run directory of one incarnation.

@@ -174,11 +174,41 @@ pub struct Timings {
     pub total: Option<f64>,
 }
 
+/// How far a VM's start came that did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedStart {
+    /// The boot step that failed.
+    pub step: String,
+    /// Why.
+    pub cause: String,
+}
+
+impl FailedStart {
+    /// Of an outcome that says that nothing was started; `None` of all others.
+    pub fn of(outcome: &Outcome) -> Option<Self> {
+        match outcome {
+            Outcome::NotStarted { step, cause } => {
+                Some(Self { step: step.name().to_owned(), cause: cause.clone() })
+            }
+            Outcome::Completed
+            | Outcome::Exited { .. }
+            | Outcome::Signalled { .. }
+            | Outcome::TimedOut
+            | Outcome::Killed { .. }
+            | Outcome::OutOfMemory
+            | Outcome::Lost { .. } => None,
+        }
+    }
+}
+
 /// What the runner writes when an incarnation is over.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EndRecord {
     /// The outcome, when it was a workload's.
     pub outcome: Option<OutcomeRecord>,
+    /// How far it came, when it was a VM's and was never published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_start: Option<FailedStart>,
     /// The death certificate.
     pub death: DeathRecord,
     /// The length of the output log when it was synced, in bytes.

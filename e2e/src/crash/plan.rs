@@ -51,6 +51,9 @@ impl Expected {
 /// Plans a case.
 pub fn plan(case: Case) -> Plan {
     let Case { start, point, fault } = case;
+    if !point.is_a_workloads() {
+        return Plan::Senseless(A_VMS);
+    }
     match fault {
         Fault::Launcher => launcher_killed(point),
         Fault::Runner => runner_killed(point),
@@ -66,6 +69,7 @@ pub fn plan(case: Case) -> Plan {
 
 const BESIDE: &str =
     "the runner works beside the held launcher: where it is then is luck; its own points hold it";
+const A_VMS: &str = "these are cases of workloads, and only VMs walk that step";
 const NO_VMM: &str = "no VMM lives at that point";
 
 fn done(expected: Expected) -> Plan {
@@ -144,6 +148,7 @@ fn error(upcoming: Place) -> Plan {
         Place::Boot(BootStep::Certify) => Plan::Senseless(
             "its only peer is the guest, which dies (vmm_killed), is silent (timeout) or lies (the hostile guests)",
         ),
+        Place::Boot(BootStep::Settle) => Plan::Senseless(A_VMS),
         Place::Boot(step @ BootStep::Inputs) => caused(Cause::InputUnreadable, NotStarted(step)),
         Place::Boot(step @ BootStep::StartProgram) => caused(Cause::StdinGone, NotStarted(step)),
         Place::Run(RunPhase::Program) => caused(Cause::DiskNearlyFull, Lost),
@@ -176,6 +181,7 @@ fn timeout(start: Start, upcoming: Place) -> Plan {
         Place::Boot(step @ (BootStep::Certify | BootStep::Inputs)) => {
             caused(Cause::VmmStopped, NotStarted(step))
         }
+        Place::Boot(BootStep::Settle) => Plan::Senseless(A_VMS),
         Place::Boot(step @ BootStep::Publish) => caused(Cause::StoreLocked, NotStarted(step)),
         Place::Boot(BootStep::StartProgram) => caused(Cause::VmmStopped, Lost),
         Place::Run(RunPhase::Program) => caused(Cause::ProgramDeadline, TimedOut),

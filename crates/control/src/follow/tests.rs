@@ -36,6 +36,7 @@ fn running() -> (Stage, Child, ProcessIdentity) {
 /// What a runner writes when its workload is over.
 fn end(database: &std::path::Path, incarnation: IncarnationId, runner: &ProcessIdentity, outcome: &Outcome) {
     let record = EndRecord {
+        failed_start: None,
         outcome: Some(OutcomeRecord::from(outcome)),
         death: DeathRecord::new(&DeathCause::Stopped, vec![], 1, "runner"),
         output_log_bytes: 4,

@@ -12,7 +12,7 @@
 //!
 //! Looking and doing are the business of [`super`]; nothing here reads a clock or a file.
 
-use outlast_model::{BootStep, DeathCause, IncarnationState, Killer, Outcome, timeout};
+use outlast_model::{BootStep, DeathCause, IncarnationState, Killer, Outcome, Walker, timeout};
 use outlast_wire::journal::{Journal, JournalEntry, StepPhase};
 use std::time::Duration;
 
@@ -148,9 +148,9 @@ impl Remains {
     }
 }
 
-/// The boot step a runner was at when its journal ends: the one it began and did not finish, or the one after
-/// the last it finished.
-pub(crate) fn step_reached(journal: &Journal) -> BootStep {
+/// The boot step a runner was at when its journal ends: the one it began and did not finish, or the one that
+/// `walker` walks after the last it finished.
+pub(crate) fn step_reached(journal: &Journal, walker: Walker) -> BootStep {
     let steps = journal.lines.iter().filter_map(|line| match &line.entry {
         JournalEntry::Step { step, phase, .. } => step.parse::<BootStep>().ok().map(|step| (step, *phase)),
         JournalEntry::Held { .. }
@@ -167,10 +167,7 @@ pub(crate) fn step_reached(journal: &Journal) -> BootStep {
         steps.filter(|(_, phase)| matches!(phase, StepPhase::Begin | StepPhase::Done | StepPhase::Failed));
     match forward.next_back() {
         None => BootStep::Claim,
-        Some((step, StepPhase::Done)) => {
-            let next = BootStep::ALL.iter().copied().find(|later| *later > step);
-            next.unwrap_or(step)
-        }
+        Some((step, StepPhase::Done)) => step.next_of(walker).unwrap_or(step),
         Some((step, _)) => step,
     }
 }
@@ -282,10 +279,13 @@ mod tests {
     #[test]
     fn the_journal_tells_which_step_was_reached() {
         use StepPhase::{Begin, Done, Undo};
-        assert_eq!(step_reached(&journal(&[])), BootStep::Claim);
-        assert_eq!(step_reached(&journal(&[("claim", Begin)])), BootStep::Claim);
-        assert_eq!(step_reached(&journal(&[("claim", Begin), ("claim", Done)])), BootStep::RunDirectory);
+        assert_eq!(step_reached(&journal(&[]), Walker::Workload), BootStep::Claim);
+        assert_eq!(step_reached(&journal(&[("claim", Begin)]), Walker::Workload), BootStep::Claim);
+        assert_eq!(
+            step_reached(&journal(&[("claim", Begin), ("claim", Done)]), Walker::Workload),
+            BootStep::RunDirectory
+        );
         let undone = [("disks", Done), ("launch-vmm", Begin), ("disks", Undo), ("rubbish", Begin)];
-        assert_eq!(step_reached(&journal(&undone)), BootStep::LaunchVmm);
+        assert_eq!(step_reached(&journal(&undone), Walker::Workload), BootStep::LaunchVmm);
     }
 }

@@ -134,6 +134,8 @@ pub(super) fn allowed(intent: &Intent) -> Duration {
         Purpose::Workload { program, .. } => Duration::from_millis(program.timeout_ms) + timeout::OUTPUTS,
         Purpose::Template { .. } => timeout::TEMPLATE,
         Purpose::Canary => Duration::ZERO,
+        // As long as nobody wants it stopped; its boot has a deadline of its own.
+        Purpose::Vm { .. } => return Duration::MAX,
     };
     // A clone that fails boots again, cold.
     let boots = Duration::from_millis(intent.boot_timeout_ms.saturating_mul(2));

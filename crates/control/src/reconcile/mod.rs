@@ -22,7 +22,7 @@ use outlast_machine::process::{Doubt, Process, ProcessError};
 use outlast_model::{DeathCause, IncarnationId, IncarnationState, Killer, Outcome, timeout};
 use outlast_store::{IncarnationRow, Owner, Store, StoreError};
 use outlast_wire::exit_code::FailureKind;
-use outlast_wire::record::{DeathRecord, EndRecord, OutcomeRecord};
+use outlast_wire::record::{DeathRecord, EndRecord, FailedStart, OutcomeRecord};
 use rustix::process::Signal;
 use thiserror::Error;
 
@@ -264,13 +264,14 @@ fn end(
     verdict: Verdict,
     doomed_by: Option<Killer>,
 ) -> Result<bool, Error> {
-    let (outcome, death) = outcome_and_death(site, row, &verdict, doomed_by)?;
+    let End { outcome, failed_start, death } = end_of(site, row, &verdict, doomed_by)?;
     let log = look::measure_output(site, row.id);
     let mut evidence = verdict.evidence;
     evidence.extend(log.complaint);
     evidence.extend(sweep::counted(site.store()?.id(), row.id));
     let record = EndRecord {
         outcome: outcome.as_ref().map(OutcomeRecord::from),
+        failed_start,
         death: DeathRecord::new(&death, evidence, clock::unix_ns(), "reconciler"),
         output_log_bytes: log.bytes,
         truncated_bytes: log.dropped,
@@ -287,12 +288,21 @@ fn end(
     }
 }
 
-fn outcome_and_death(
+/// What is said of an end.
+struct End {
+    /// A workload's.
+    outcome: Option<Outcome>,
+    /// A VM's that was never published.
+    failed_start: Option<FailedStart>,
+    death: DeathCause,
+}
+
+fn end_of(
     site: &Site,
     row: &IncarnationRow,
     verdict: &Verdict,
     doomed_by: Option<Killer>,
-) -> Result<(Option<Outcome>, DeathCause), Error> {
+) -> Result<End, Error> {
     let workload = match row.workload {
         Some(id) => site.store()?.workload(id)?,
         None => None,
@@ -306,16 +316,20 @@ fn outcome_and_death(
             .map(|_| Killer::Request)
             .or(doomed_by),
         killed: verdict.killed,
-        step: step_reached(&journal_of(site, row.id)),
+        step: step_reached(&journal_of(site, row.id), row.intent.purpose.walker()),
     };
-    let outcome = workload.map(|_| match (remains.outcome(), verdict.ended, verdict.evidence.first()) {
+    let explained = |outcome| match (outcome, verdict.ended, verdict.evidence.first()) {
         // A launcher that failed has said why; that is the cause a person wants to read.
         (Outcome::NotStarted { step, cause }, Ended::NeverClaimed, Some(said)) => {
             Outcome::NotStarted { step, cause: format!("{cause}: {said}") }
         }
         (outcome, _, _) => outcome,
-    });
-    Ok((outcome, remains.death()))
+    };
+    // Whoever wanted it dead: how far it came is asked all the same.
+    let unwanted = Remains { wanted_by: None, ..remains };
+    let failed_start = row.vm.and_then(|_| FailedStart::of(&explained(unwanted.outcome())));
+    let outcome = workload.map(|_| explained(remains.outcome()));
+    Ok(End { outcome, failed_start, death: remains.death() })
 }
 
 #[cfg(test)]

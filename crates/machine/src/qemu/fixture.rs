@@ -23,6 +23,7 @@ pub(super) fn plan() -> LaunchPlan {
             vmm_version: "10.0.13".to_owned(),
             image: None,
             image_digest: None,
+            scratch: None,
         },
         memory: MemoryBacking::Anonymous,
         incoming: None,

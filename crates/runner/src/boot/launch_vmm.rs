@@ -87,7 +87,9 @@ fn memory(purpose: &Purpose, start: &Start) -> MemoryBacking {
     match (purpose, start) {
         (Purpose::Template { directory, .. }, _) => MemoryBacking::SharedFile(directory.join(MEMORY)),
         (_, Start::Clone { template, .. }) => MemoryBacking::PrivateFile(template.join(MEMORY)),
-        (Purpose::Workload { .. } | Purpose::Canary, Start::Boot) => MemoryBacking::Anonymous,
+        (Purpose::Workload { .. } | Purpose::Vm { .. } | Purpose::Canary, Start::Boot) => {
+            MemoryBacking::Anonymous
+        }
     }
 }
 

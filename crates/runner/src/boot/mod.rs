@@ -115,8 +115,8 @@ pub(crate) enum Presence {
 
 /// The steps an incarnation of this purpose walks.
 pub(crate) fn plan(purpose: &Purpose) -> Vec<BootStep> {
-    let workload = matches!(purpose, Purpose::Workload { .. });
-    BootStep::ALL.iter().copied().filter(|step| workload || !step.is_for_workloads_only()).collect()
+    let walker = purpose.walker();
+    BootStep::ALL.iter().copied().filter(|step| step.is_walked_by(walker)).collect()
 }
 
 /// What an incarnation is and has: the state the steps build up.
@@ -204,6 +204,7 @@ impl<B: Backend> Core<B> {
             BootStep::StartGuest => start_guest::make(self).await,
             BootStep::AgentHello => agent_hello::make(self).await,
             BootStep::Certify => certify::make(self).await,
+            BootStep::Settle => Err(Stumble::Failed("this runner keeps no VMs".to_owned())),
             BootStep::Inputs => inputs::make(self).await,
             BootStep::Publish => publish::make(self).await,
             BootStep::StartProgram => start_program::make(self).await,
@@ -221,6 +222,7 @@ impl<B: Backend> Core<B> {
             // What these do lies in the guest, which goes with the VMM, or in the row, which only grows.
             BootStep::StartGuest
             | BootStep::Certify
+            | BootStep::Settle
             | BootStep::Inputs
             | BootStep::Publish
             | BootStep::StartProgram => Ok(()),
@@ -237,6 +239,7 @@ impl<B: Backend> Core<B> {
             BootStep::AgentHello => agent_hello::probe(self),
             BootStep::StartGuest
             | BootStep::Certify
+            | BootStep::Settle
             | BootStep::Inputs
             | BootStep::Publish
             | BootStep::StartProgram => Presence::Absent,

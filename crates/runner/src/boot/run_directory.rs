@@ -32,7 +32,7 @@ pub(super) fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> {
 fn output_limit(purpose: &Purpose) -> u64 {
     match purpose {
         Purpose::Workload { program, .. } => program.output_limit,
-        Purpose::Template { .. } | Purpose::Canary => limit::CONSOLE_BYTES,
+        Purpose::Template { .. } | Purpose::Canary | Purpose::Vm { .. } => limit::CONSOLE_BYTES,
     }
 }
 

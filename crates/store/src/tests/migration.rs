@@ -10,9 +10,9 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
 /// What the next version could look like: it only adds.
-const NEXT: &str = "CREATE TABLE vms (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
-                    ALTER TABLE incarnations ADD COLUMN vm INTEGER REFERENCES vms (number);
-                    CREATE INDEX incarnations_by_vm ON incarnations (vm) WHERE vm IS NOT NULL;";
+const NEXT: &str = "CREATE TABLE pools (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+                    ALTER TABLE incarnations ADD COLUMN pool INTEGER REFERENCES pools (number);
+                    CREATE INDEX incarnations_by_pool ON incarnations (pool) WHERE pool IS NOT NULL;";
 
 /// A store as the outlast of version `version` left it: the first migrations of the list, step by step.
 fn store_of_version(scratch: &Scratch, version: usize) {

@@ -7,3 +7,6 @@ mod migration;
 mod opening;
 mod shadow;
 mod tampering;
+mod vm_crowd;
+mod vm_life;
+mod vm_shadow;
