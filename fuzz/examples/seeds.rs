@@ -123,12 +123,17 @@ fn host_messages() -> Vec<HostMessage> {
             pids_max: 64,
             deadline_ms: 30_000,
             stdin: true,
+            pty: true,
+            rows: 24,
+            columns: 80,
         }),
         HostMessage::StdinData(guest::StdinData { data: b"in".to_vec(), last: false }),
         HostMessage::Signal(guest::Signal { number: 15 }),
         HostMessage::Quiesce(guest::Quiesce {}),
-        HostMessage::PowerOff(guest::PowerOff {}),
+        HostMessage::PowerOff(guest::PowerOff { grace_ms: 2000 }),
         HostMessage::MakeDirectory(guest::MakeDirectory { path: text("/w"), mode: 0o700, uid: 0, gid: 0 }),
+        HostMessage::Settle(guest::Settle { device: text(guest::SCRATCH_DEVICE), bytes: 1 << 30 }),
+        HostMessage::Resize(guest::Resize { rows: 24, columns: 80 }),
     ]
 }
 

@@ -20,11 +20,12 @@ mod service;
 mod session;
 mod sys;
 
-use link::{Port, Uevents};
+use boot::Booted;
+use link::Port;
 use outlast_wire::guest::PORT_NAME;
 use program::{Groups, Reaper, Scope, Site};
 use refusal::chain;
-use service::{Facts, Generator, Nameplate};
+use service::{Facts, Generator, Home, Nameplate};
 use session::{Ended, Services};
 use std::cell::RefCell;
 use std::error::Error;
@@ -47,12 +48,13 @@ fn main() -> ExitCode {
 }
 
 fn live() -> Result<std::convert::Infallible, Box<dyn Error>> {
-    let uevents = boot::boot()?;
+    let booted = boot::boot()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    tokio::task::LocalSet::new().block_on(&runtime, serve(uevents))
+    tokio::task::LocalSet::new().block_on(&runtime, serve(booted))
 }
 
-async fn serve(uevents: Uevents) -> Result<std::convert::Infallible, Box<dyn Error>> {
+async fn serve(booted: Booted) -> Result<std::convert::Infallible, Box<dyn Error>> {
+    let Booted { uevents, image } = booted;
     let port = Port::open(PORT_NAME, &uevents)?;
     drop(uevents);
     let reaper = Rc::new(Reaper::new(Scope::Everything));
@@ -63,6 +65,7 @@ async fn serve(uevents: Uevents) -> Result<std::convert::Infallible, Box<dyn Err
         facts: Facts::gather(),
         generator: Generator::open()?,
         nameplate: RefCell::new(Nameplate::put_up(Path::new("/etc"))?),
+        home: RefCell::new(Home::new(image)),
     });
     let reaping = tokio::task::spawn_local(async move { reaper.run().await });
     tokio::select! {
@@ -83,7 +86,11 @@ async fn connections(
     loop {
         match session::serve(port, services).await? {
             Ended::HangUp => {}
-            Ended::PowerOff => service::power_off(),
+            Ended::PowerOff => {
+                // Order matters: what the agent itself has open on the disk would keep it writable.
+                services.nameplate.borrow_mut().close();
+                service::power_off(&services.home.borrow())
+            }
         }
     }
 }

@@ -92,7 +92,7 @@ async fn ask<B: Backend>(rung: Rung, vmm: &mut B, link: Option<&mut Link>) {
     let refused = match rung {
         Rung::Agent => match link {
             Some(link) => link
-                .request("power off", HostMessage::PowerOff(PowerOff {}))
+                .request("power off", HostMessage::PowerOff(PowerOff { grace_ms: 0 }))
                 .await
                 .err()
                 .map(|e| e.to_string()),

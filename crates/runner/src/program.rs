@@ -82,6 +82,9 @@ pub(crate) async fn start(
         pids_max: program.pids_max,
         deadline_ms: program.timeout_ms.saturating_add(margin),
         stdin: stdin.is_some(),
+        pty: false,
+        rows: 0,
+        columns: 0,
     };
     link.queue(stream, HostMessage::Exec(exec))?;
     match link.answer("start program", stream).await? {

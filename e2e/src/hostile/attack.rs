@@ -76,6 +76,8 @@ impl Agent {
             HostMessage::PutFile(_) => GuestMessage::Credit(Credit { bytes: 256 * 1024 }),
             HostMessage::FileData(FileData { last: true, .. })
             | HostMessage::MakeDirectory(_)
+            | HostMessage::Settle(_)
+            | HostMessage::Resize(_)
             | HostMessage::Signal(_) => GuestMessage::Done(Done {}),
             HostMessage::FileData(FileData { data, .. }) => {
                 GuestMessage::Credit(Credit { bytes: u32::try_from(data.len()).unwrap_or(0) })
@@ -262,7 +264,9 @@ fn phase_of(message: &HostMessage) -> &'static str {
         HostMessage::Exec(_) => "exec",
         HostMessage::GetTree(_) => "tree",
         HostMessage::Ping(_) => "ping",
+        HostMessage::Settle(_) => "settle",
         HostMessage::FileData(_)
+        | HostMessage::Resize(_)
         | HostMessage::StdinData(_)
         | HostMessage::Signal(_)
         | HostMessage::Quiesce(_)

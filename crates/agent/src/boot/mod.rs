@@ -19,8 +19,9 @@ use crate::console;
 use crate::link::{Uevents, WaitError};
 use crate::program::prepare_cgroups;
 use crate::sys::interfaces;
+pub(crate) use root::{RootError, mount_image};
+
 use command_line::{Options, RootDisk};
-use root::RootError;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
@@ -54,24 +55,32 @@ pub(crate) enum BootError {
     Protection(&'static str, #[source] Errno),
 }
 
-/// Brings the guest up. The announcements it listened to are returned, because the link needs them too: a
-/// device may have come in the meantime.
-pub(crate) fn boot() -> Result<Uevents, BootError> {
+/// A guest that is up.
+pub(crate) struct Booted {
+    /// The announcements that were listened to. The link needs them too: a device may have come in the meantime.
+    pub(crate) uevents: Uevents,
+    /// The disk with the image, if its root is one.
+    pub(crate) image: Option<PathBuf>,
+}
+
+/// Brings the guest up.
+pub(crate) fn boot() -> Result<Booted, BootError> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     mounts::kernel_file_systems()?;
     // Listening before any driver is loaded, so that no device can be missed.
     let uevents = Uevents::listen().map_err(BootError::Uevents)?;
     let options = options();
     modules::load_all(Path::new("/modules"));
-    if let Some(disk) = root_disk(&options, &uevents)? {
-        root::switch_to(&disk)?;
+    let image = root_disk(&options, &uevents)?;
+    if let Some(disk) = &image {
+        root::switch_to(disk)?;
     }
     mounts::rest();
     mounts::workplaces();
     protection::of_the_agent()?;
     protection::of_the_kernel();
     prepare();
-    Ok(uevents)
+    Ok(Booted { uevents, image })
 }
 
 fn options() -> Options {

@@ -6,7 +6,7 @@
 //!   tmpfs, half of the memory ──────► upper ─┴─► overlay ─► becomes /
 //! ```
 //!
-//! A scratch disk in the place of the tmpfs would be mounted here and change nothing else.
+//! A machine with a disk of its own moves onto that later ([`crate::service::Home`]).
 
 use super::mounts;
 use rustix::fd::{AsFd, OwnedFd};
@@ -52,15 +52,25 @@ pub(crate) enum RootError {
     Switch(#[source] Errno),
 }
 
+impl RootError {
+    /// The error number behind it.
+    pub(crate) fn errno(&self) -> i32 {
+        let (Self::Directory(_, source)
+        | Self::Image(_, _, source)
+        | Self::Read(_, source)
+        | Self::Upper(source)
+        | Self::Overlay(source)
+        | Self::Switch(source)) = self;
+        source.raw_os_error()
+    }
+}
+
 /// Makes the file system on `disk` the root of this and all later processes.
 pub(super) fn switch_to(disk: &Path) -> Result<(), RootError> {
     for directory in [LOWER, UPPER, NEW_ROOT] {
         make(directory)?;
     }
-    let read_only = MountFlags::RDONLY | MountFlags::NODEV;
-    let (kind, options) = file_system_of(disk).map_err(|source| RootError::Read(disk.to_owned(), source))?;
-    mount(disk, LOWER, kind, read_only, options)
-        .map_err(|source| RootError::Image(disk.to_owned(), kind, source))?;
+    mount_image(disk, Path::new(LOWER))?;
     mount("upper", UPPER, "tmpfs", MountFlags::NODEV, UPPER_OPTIONS).map_err(RootError::Upper)?;
     for directory in ["/upper/files", "/upper/work"] {
         make(directory)?;
@@ -68,6 +78,14 @@ pub(super) fn switch_to(disk: &Path) -> Result<(), RootError> {
     let layers = c"lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work";
     mount("overlay", NEW_ROOT, "overlay", MountFlags::NODEV, layers).map_err(RootError::Overlay)?;
     enter().map_err(RootError::Switch)
+}
+
+/// Mounts the image on `disk`, read-only.
+pub(crate) fn mount_image(disk: &Path, target: &Path) -> Result<(), RootError> {
+    let read_only = MountFlags::RDONLY | MountFlags::NODEV;
+    let (kind, options) = file_system_of(disk).map_err(|source| RootError::Read(disk.to_owned(), source))?;
+    mount(disk, target, kind, read_only, options)
+        .map_err(|source| RootError::Image(disk.to_owned(), kind, source))
 }
 
 /// What the disk holds, by the magic number of ext4; images are squashfs unless they say otherwise. Nothing is

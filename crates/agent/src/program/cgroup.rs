@@ -7,8 +7,9 @@
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
-use rustix::process::Pid;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::cell::{Cell, RefCell};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
@@ -18,6 +19,9 @@ use tokio::io::Interest;
 pub(crate) const TREE: &str = "/sys/fs/cgroup";
 /// The parent of every program's cgroup.
 const PARENT: &str = "/sys/fs/cgroup/outlast";
+
+/// The longest list of processes that is read, in bytes: a cgroup has at most as many as `pids.max` allows.
+const MEMBERS: u64 = 1 << 20;
 
 /// A file of a cgroup could not be used as wanted.
 #[derive(Debug, Error)]
@@ -149,6 +153,30 @@ impl Cgroup {
         }
     }
 
+    /// Sends TERM to every process in it. One that comes into being meanwhile may not hear it, and is killed later.
+    fn ask_to_end(&self) -> Result<(), CgroupError> {
+        for pid in self.members()? {
+            // Held first and looked up again then: a number that was given to somebody else in between is not in the list
+            // any more, and one that was given away afterwards does not matter to who is held.
+            let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+            if self.members()?.contains(&pid) {
+                // One that has ended needs no signal.
+                let _ = pidfd_send_signal(&pidfd, Signal::TERM);
+            }
+        }
+        Ok(())
+    }
+
+    fn members(&self) -> Result<Vec<Pid>, CgroupError> {
+        let file = self.directory.file("cgroup.procs", OFlags::RDONLY)?;
+        let mut text = String::new();
+        let read = std::fs::File::from(file.fd).take(MEMBERS).read_to_string(&mut text);
+        read.map_err(|error| {
+            CgroupError::File(file.name, Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        })?;
+        Ok(members_in(&text))
+    }
+
     fn populated(&self) -> Result<bool, CgroupError> {
         populated_in(&self.events.read()?)
     }
@@ -187,6 +215,11 @@ fn read(fd: impl AsFd, file: &'static str) -> Result<String, CgroupError> {
 fn value_of(text: &str, key: &str) -> Option<u64> {
     let mut pairs = text.lines().filter_map(|line| line.split_once(' '));
     pairs.find(|(name, _)| *name == key)?.1.trim().parse().ok()
+}
+
+/// The processes in a list of them. Whoever is not of our PID namespace is listed as 0.
+fn members_in(text: &str) -> Vec<Pid> {
+    text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect()
 }
 
 fn populated_in(events: &str) -> Result<bool, CgroupError> {
@@ -296,8 +329,23 @@ impl Group {
             Self::Cgroup(cgroup) => cgroup.kill(),
             #[cfg(test)]
             Self::ProcessGroup(leader) => {
-                let kill = |pid| rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+                let kill = |pid| rustix::process::kill_process_group(pid, Signal::KILL);
                 match leader.get().map_or(Ok(()), kill) {
+                    Err(Errno::SRCH) => Ok(()),
+                    result => result.map_err(|source| CgroupError::File("process group", source)),
+                }
+            }
+        }
+    }
+
+    /// Sends SIGTERM to everything in it.
+    pub(super) fn ask_to_end(&self) -> Result<(), CgroupError> {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.ask_to_end(),
+            #[cfg(test)]
+            Self::ProcessGroup(leader) => {
+                let ask = |pid| rustix::process::kill_process_group(pid, Signal::TERM);
+                match leader.get().map_or(Ok(()), ask) {
                     Err(Errno::SRCH) => Ok(()),
                     result => result.map_err(|source| CgroupError::File("process group", source)),
                 }
@@ -377,6 +425,13 @@ mod tests {
         assert!(!populated_in("populated 0\nfrozen 0\n").unwrap());
         assert!(matches!(populated_in("frozen 0\n"), Err(CgroupError::Format("cgroup.events"))));
         assert!(matches!(populated_in("populated maybe\n"), Err(CgroupError::Format(_))));
+    }
+
+    #[test]
+    fn members_are_those_of_our_namespace() {
+        let pids: Vec<i32> =
+            members_in("7\n0\nx\n123\n").iter().map(|pid| pid.as_raw_nonzero().get()).collect();
+        assert_eq!(pids, [7, 123]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Checks an exec request and turns it into what execve takes. Pure: no file is looked at here, the kernel
 //! answers which candidate exists.
 
+use super::terminal::WindowSize;
 use crate::sys::spawn::{Plan, User};
 use outlast_wire::guest::Exec;
 use rustix::process::{Gid, Uid};
@@ -32,6 +33,9 @@ pub(crate) enum BadRequest {
     /// The id that means "no change" to the kernel.
     #[error("{0} is no user or group")]
     Id(u32),
+    /// More rows or columns than a terminal can have.
+    #[error("no terminal has {0} rows and {1} columns")]
+    Size(u32, u32),
 }
 
 /// Checks `request`.
@@ -49,12 +53,16 @@ pub(super) fn check(request: &Exec) -> Result<Plan, BadRequest> {
     if request.pids_max == 0 {
         return Err(BadRequest::Unlimited("pids_max"));
     }
+    if request.pty && WindowSize::new(request.rows, request.columns).is_none() {
+        return Err(BadRequest::Size(request.rows, request.columns));
+    }
     Ok(Plan {
         candidates: strings(&candidates(program, &request.env))?,
         arguments: strings(&request.argv)?,
         environment: strings(&request.env)?,
         directory: string(&request.cwd)?,
         user: user(request.uid, request.gid)?,
+        terminal: request.pty,
     })
 }
 
@@ -100,6 +108,9 @@ mod tests {
             pids_max: 1,
             deadline_ms: 0,
             stdin: false,
+            pty: false,
+            rows: 0,
+            columns: 0,
         }
     }
 
@@ -131,5 +142,14 @@ mod tests {
         assert_eq!(refused(|r| r.memory_max = 0), BadRequest::Unlimited("memory_max"));
         assert_eq!(refused(|r| r.pids_max = 0), BadRequest::Unlimited("pids_max"));
         assert_eq!(refused(|r| r.gid = u32::MAX), BadRequest::Id(u32::MAX));
+        let broad = |r: &mut Exec| (r.pty, r.columns) = (true, 65536);
+        assert_eq!(refused(broad), BadRequest::Size(0, 65536));
+    }
+
+    #[test]
+    fn a_size_is_nothing_without_a_terminal() {
+        let plan = check(&Exec { rows: u32::MAX, ..request() }).unwrap();
+        assert!(!plan.terminal);
+        assert!(check(&Exec { pty: true, rows: 65535, ..request() }).unwrap().terminal);
     }
 }

@@ -15,6 +15,7 @@ mod lookup;
 mod reaper;
 mod running;
 mod streams;
+mod terminal;
 
 pub(crate) use cgroup::{Groups, TREE as CGROUP_TREE, kill_all_programs, prepare_cgroups};
 pub(crate) use reaper::{Reaper, Scope};
@@ -24,7 +25,7 @@ use crate::refusal::Reason;
 use crate::sys::spawn::{self, Plan, Stage};
 use cgroup::{CgroupError, Group, Limits};
 use lookup::BadRequest;
-use outlast_wire::guest::{Exec, INITIAL_CREDIT, StdinData};
+use outlast_wire::guest::{Exec, INITIAL_CREDIT, Resize, StdinData};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -32,7 +33,8 @@ use rustix::process::Signal;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use streams::{Intake, Pipes};
+use streams::{Intake, Streams};
+use terminal::{Terminal, WindowSize};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -46,7 +48,7 @@ pub(crate) enum StartError {
     /// Its cgroup could not be made.
     #[error("cgroup")]
     Cgroup(#[from] CgroupError),
-    /// No pipes, or no /dev/null, for its streams.
+    /// No pipes, no terminal or no /dev/null, for its streams.
     #[error("streams")]
     Streams(#[source] Errno),
     /// clone3 failed.
@@ -66,6 +68,7 @@ fn stage_text(stage: Stage) -> &'static str {
     match stage {
         Stage::Session => "new session",
         Stage::Descriptors => "standard streams",
+        Stage::Terminal => "controlling terminal",
         Stage::Privileges => "become the user",
         Stage::Directory => "working directory",
         Stage::Program => "execute",
@@ -110,6 +113,8 @@ pub(crate) struct Handle {
     group: Rc<Group>,
     pidfd: OwnedFd,
     stdin: Option<Gate>,
+    terminal: Option<Rc<Terminal>>,
+    over: Rc<Cell<bool>>,
 }
 
 /// The credit side of standard input: what the host may still send.
@@ -142,6 +147,27 @@ impl Handle {
         rustix::process::pidfd_send_signal(&self.pidfd, signal)
     }
 
+    /// Gives its terminal another size.
+    ///
+    /// # Errors
+    /// `ENOTTY` when it has none, `EINVAL` when no terminal has that size.
+    pub(crate) fn resize(&self, request: Resize) -> Result<(), Errno> {
+        let size = WindowSize::new(request.rows, request.columns).ok_or(Errno::INVAL)?;
+        self.terminal.as_ref().ok_or(Errno::NOTTY)?.resize(size)
+    }
+
+    /// Whether nothing of it lives any more; its end may still be on its way to the host.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.get()
+    }
+
+    /// Asks the program and everything it started to end (SIGTERM).
+    pub(crate) fn ask_to_end(&self) {
+        if let Err(error) = self.group.ask_to_end() {
+            crate::console::say_error("ask a program to end", &error);
+        }
+    }
+
     /// Kills the program and everything it started. Its future then ends by itself.
     pub(crate) fn kill(&self) {
         if let Err(error) = self.group.kill() {
@@ -172,24 +198,34 @@ fn start_in(
     group: &Rc<Group>,
     site: &Site,
 ) -> Result<(Handle, Running), StartError> {
-    let (pipes, ends) = Pipes::new(request.stdin, &site.null).map_err(StartError::Streams)?;
+    let (streams, ends) = streams_of(request, &plan, site).map_err(StartError::Streams)?;
     let started = Instant::now();
     let child = spawn::spawn(plan, ends, group.directory()).map_err(StartError::Clone)?;
     group.has_leader(child.pid);
     let left = Rc::new(Cell::new(u64::from(INITIAL_CREDIT)));
     let (intake, arriving) = mpsc::unbounded_channel();
-    let stdin = pipes.stdin.is_some().then(|| Gate { left: Rc::clone(&left), intake });
+    let stdin = streams.stdin.is_some().then(|| Gate { left: Rc::clone(&left), intake });
     let running = Running {
         pid: child.pid,
         status: site.reaper.expect(child.pid),
         beginning: Some(child.beginning),
         deadline: (request.deadline_ms > 0).then(|| started + Duration::from_millis(request.deadline_ms)),
-        intake: Intake::new(pipes.stdin, arriving, left),
-        stdout: pipes.stdout,
-        stderr: pipes.stderr,
+        intake: Intake::new(streams.stdin, arriving, left),
+        stdout: streams.stdout,
+        stderr: streams.stderr,
         group: Rc::clone(group),
         groups: Rc::clone(&site.groups),
         started,
+        over: Rc::default(),
     };
-    Ok((Handle { group: Rc::clone(group), pidfd: child.pidfd, stdin }, running))
+    let (terminal, over) = (streams.terminal, Rc::clone(&running.over));
+    Ok((Handle { group: Rc::clone(group), pidfd: child.pidfd, stdin, terminal, over }, running))
+}
+
+fn streams_of(request: &Exec, plan: &Plan, site: &Site) -> Result<(Streams, [OwnedFd; 3]), Errno> {
+    if !request.pty {
+        return Streams::pipes(request.stdin, &site.null);
+    }
+    let window = WindowSize::new(request.rows, request.columns).ok_or(Errno::INVAL)?;
+    Streams::terminal(request.stdin, window, plan.user.map(|user| user.uid))
 }

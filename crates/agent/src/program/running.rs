@@ -33,10 +33,12 @@ pub(crate) struct Running {
     pub(super) deadline: Option<Instant>,
     pub(super) intake: Intake,
     pub(super) stdout: Pump,
-    pub(super) stderr: Pump,
+    pub(super) stderr: Option<Pump>,
     pub(super) group: Rc<Group>,
     pub(super) groups: Rc<Groups>,
     pub(super) started: Instant,
+    /// Set when nothing of it lives any more.
+    pub(super) over: Rc<Cell<bool>>,
 }
 
 impl Running {
@@ -58,6 +60,7 @@ impl Running {
                 GuestMessage::Refused(refused("start the program", &error))
             }
         };
+        self.over.set(true);
         let _ = out.send(&last).await;
         // Whatever the host asks for next goes first; whoever ends the conversation does not wait.
         let _ = tokio::time::timeout(TIDY_AFTER, out.gone()).await;
@@ -100,7 +103,7 @@ impl Running {
             tokio::select! {
                 status = &mut self.status => return Ok(status.ok()),
                 carried = self.stdout.carry(out), if self.stdout.is_open() => carried?,
-                carried = self.stderr.carry(out), if self.stderr.is_open() => carried?,
+                carried = carry(&mut self.stderr, out) => carried?,
                 credit = self.intake.feed(), if self.intake.is_wanted() => {
                     out.send(&GuestMessage::Credit(credit)).await?;
                 }
@@ -116,8 +119,8 @@ impl Running {
             Ok(false) => console::say("processes of a program did not end when killed"),
             Err(error) => console::say_error("end what a program left behind", &error),
         }
-        if self.stdout.drain(out).await.is_ok() {
-            let _ = self.stderr.drain(out).await;
+        if let (Ok(()), Some(stderr)) = (self.stdout.drain(out).await, &mut self.stderr) {
+            let _ = stderr.drain(out).await;
         }
     }
 
@@ -132,6 +135,14 @@ impl Running {
             console::say_error("learn whether memory ran out", &error);
             false
         })
+    }
+}
+
+/// Carries what there is to carry; for ever when there is nothing more.
+async fn carry(pump: &mut Option<Pump>, out: &Outlet) -> Result<(), Gone> {
+    match pump.as_mut().filter(|pump| pump.is_open()) {
+        Some(pump) => pump.carry(out).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -84,6 +84,8 @@ pub(crate) struct Nameplate {
     /// The lines of the hosts file that are not about this machine's own name.
     other_hosts: String,
     addresses: Addresses,
+    /// Who the machine was last told to be.
+    last: Option<SetIdentity>,
 }
 
 impl Nameplate {
@@ -96,7 +98,25 @@ impl Nameplate {
             hosts: Entry::make(etc, "hosts", hosts.as_bytes())?,
             other_hosts: others_in(&hosts),
             addresses: Addresses::follow().map_err(IdentityError::Addresses)?,
+            last: None,
         })
+    }
+
+    /// Another `etc` than before is the one that programs read: says there who the machine is.
+    pub(crate) fn move_to(&mut self, etc: &Path) -> Result<(), IdentityError> {
+        let hosts = std::fs::read_to_string(etc.join("hosts")).unwrap_or_default();
+        self.machine_id = Entry::make(etc, "machine-id", b"")?;
+        self.host_name = Entry::make(etc, "hostname", b"")?;
+        self.hosts = Entry::make(etc, "hosts", hosts.as_bytes())?;
+        self.other_hosts = others_in(&hosts);
+        self.last.clone().map_or(Ok(()), |last| self.write(&last))
+    }
+
+    /// Closes the files; the next [`Self::set`] makes them anew.
+    pub(crate) fn close(&mut self) {
+        for entry in [&mut self.machine_id, &mut self.host_name, &mut self.hosts] {
+            entry.file = None;
+        }
     }
 
     /// Becomes that machine, and tells who it is now.
@@ -104,6 +124,7 @@ impl Nameplate {
         check(request)?;
         rustix::system::sethostname(request.host_name.as_bytes()).map_err(IdentityError::SetHostName)?;
         self.write(request)?;
+        self.last = Some(request.clone());
         self.read_back()
     }
 
@@ -144,10 +165,10 @@ fn others_in(hosts: &str) -> String {
     if text.is_empty() { "127.0.0.1\tlocalhost\n::1\tlocalhost\n".to_owned() } else { text }
 }
 
-/// A file of the agent's own making, kept open.
+/// A file of the agent's own making, kept open until it is told to close.
 struct Entry {
     path: PathBuf,
-    file: OwnedFd,
+    file: Option<OwnedFd>,
 }
 
 impl Entry {
@@ -163,25 +184,30 @@ impl Entry {
             .map_err(|errno| failed(errno.into()))?;
         rustix::io::pwrite(&file, contents, 0).map_err(|errno| failed(errno.into()))?;
         std::fs::rename(&beside, &path).map_err(failed)?;
-        Ok(Self { path, file })
+        Ok(Self { path, file: Some(file) })
     }
 
     /// Makes `contents` all there is in the file.
     fn write(&mut self, contents: &str) -> Result<(), IdentityError> {
+        // One that has no name any more is not the one that programs read: somebody put another in its place.
+        let open = self.file.as_ref().map(rustix::fs::fstat).transpose();
+        let open = open.map_err(|source| IdentityError::Write(self.path.clone(), source))?;
+        let before = match open.filter(|status| status.st_nlink > 0) {
+            Some(status) => status.st_size,
+            None => self.make_again().map(|()| 0)?,
+        };
         let error = |source| IdentityError::Write(self.path.clone(), source);
-        let mut status = rustix::fs::fstat(&self.file).map_err(error)?;
-        if status.st_nlink == 0 {
-            // Somebody put another file in its place; programs read that one.
-            self.make_again()?;
-            status.st_size = 0;
-        }
-        let error = |source| IdentityError::Write(self.path.clone(), source);
-        let length = rustix::io::pwrite(&self.file, contents.as_bytes(), 0).map_err(error)?;
+        let file = self.open_file()?;
+        let length = rustix::io::pwrite(file, contents.as_bytes(), 0).map_err(error)?;
         let length = u64::try_from(length).unwrap_or(u64::MAX);
-        if u64::try_from(status.st_size).is_ok_and(|before| before > length) {
-            rustix::fs::ftruncate(&self.file, length).map_err(error)?;
+        if u64::try_from(before).is_ok_and(|before| before > length) {
+            rustix::fs::ftruncate(file, length).map_err(error)?;
         }
         Ok(())
+    }
+
+    fn open_file(&self) -> Result<&OwnedFd, IdentityError> {
+        self.file.as_ref().ok_or_else(|| IdentityError::Write(self.path.clone(), Errno::BADF))
     }
 
     fn make_again(&mut self) -> Result<(), IdentityError> {
@@ -196,7 +222,7 @@ impl Entry {
     fn read(&self) -> Result<String, IdentityError> {
         let error = |source| IdentityError::Write(self.path.clone(), source);
         let mut buffer = [0; 256];
-        let length = rustix::io::pread(&self.file, &mut buffer, 0).map_err(error)?;
+        let length = rustix::io::pread(self.open_file()?, &mut buffer, 0).map_err(error)?;
         Ok(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned())
     }
 }
@@ -316,6 +342,26 @@ mod tests {
         std::fs::rename(etc.path().join("other"), etc.path().join("hostname")).unwrap();
         plate.write(&request("after", ID)).unwrap();
         assert_eq!(contents(etc.path(), "hostname"), "after\n");
+    }
+
+    #[test]
+    fn after_a_move_the_identity_stands_in_the_new_place_and_a_closed_file_is_made_anew() {
+        let (before, after) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(after.path().join("hosts"), "10.0.0.1 kept\n127.0.1.1 of-an-earlier-boot\n").unwrap();
+        std::fs::write(after.path().join("machine-id"), "of an earlier boot, and longer than an id is\n")
+            .unwrap();
+        let mut plate = Nameplate::put_up(before.path()).unwrap();
+        plate.move_to(before.path()).unwrap();
+        assert_eq!(contents(before.path(), "hostname"), "", "nobody yet");
+        plate.write(&request("web", ID)).unwrap();
+        plate.last = Some(request("web", ID));
+        plate.move_to(after.path()).unwrap();
+        assert_eq!(contents(after.path(), "hosts"), "10.0.0.1 kept\n127.0.1.1\tweb\n");
+        assert_eq!(contents(after.path(), "machine-id"), format!("{ID}\n"));
+        plate.close();
+        plate.write(&request("db", ID)).unwrap();
+        assert_eq!(contents(after.path(), "hostname"), "db\n");
+        assert_eq!(contents(before.path(), "hostname"), "web\n", "the old place is left alone");
     }
 
     #[test]

@@ -7,25 +7,29 @@ use super::outbox::Outbox;
 use super::{Outlet, Services};
 use crate::program::{self, Handle, OverCredit};
 use crate::refusal::{Reason, refused};
-use crate::service::{self, Receiving, Tree};
+use crate::service::{self, Receiving, SettleError, Tree};
 use outlast_wire::guest::{
     Credit, Done, Exec, FileData, GetTree, GuestMessage, HostMessage, INITIAL_CREDIT, Pong, PutFile, Refused,
-    Signal, StdinData,
+    Resize, Settle, Signal, StdinData,
 };
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
+use std::time::Duration;
 use thiserror::Error;
 use tokio::task::{AbortHandle, JoinSet};
+
+/// The longest that programs may take to end before the machine is powered off.
+const LONGEST_GRACE: Duration = Duration::from_secs(60);
 
 /// What follows from a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
     /// The next one.
     Continue,
-    /// The machine is to be powered off.
-    PowerOff,
+    /// The machine is to be powered off, after programs had this long to end by themselves.
+    PowerOff(Duration),
 }
 
 /// The host did what the protocol does not allow. The conversation cannot go on.
@@ -48,6 +52,15 @@ enum Open {
     Receiving(Receiving),
     Program(Handle),
     Tree(AbortHandle),
+}
+
+impl Open {
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Program(program) => program.is_over(),
+            Self::Receiving(_) | Self::Tree(_) => false,
+        }
+    }
 }
 
 /// One conversation.
@@ -78,9 +91,12 @@ impl Conversation {
             Some(HostMessage::Exec(request)) => self.exec(stream, &request, outbox)?,
             Some(HostMessage::StdinData(data)) => self.stdin_data(stream, data)?,
             Some(HostMessage::Signal(request)) => outbox.answer(stream, self.signal(stream, request)?),
-            Some(HostMessage::PowerOff(_)) => {
+            Some(HostMessage::Resize(request)) => outbox.answer(stream, self.resize(stream, request)),
+            Some(HostMessage::Settle(request)) => outbox.answer(stream, self.settle(&request)),
+            Some(HostMessage::PowerOff(request)) => {
                 outbox.answer(stream, GuestMessage::Done(Done {}));
-                return Ok(Turn::PowerOff);
+                let grace = Duration::from_millis(request.grace_ms.into());
+                return Ok(Turn::PowerOff(grace.min(LONGEST_GRACE)));
             }
             Some(other) => outbox.answer(stream, at_once(&other, &self.services)),
             None => outbox.answer(stream, GuestMessage::Refused(unknown_request())),
@@ -157,14 +173,25 @@ impl Conversation {
             },
             _ => Err(Errno::SRCH),
         };
-        Ok(match sent {
-            Ok(()) => GuestMessage::Done(Done {}),
-            Err(errno) => GuestMessage::Refused(Refused {
-                operation: "signal the program".to_owned(),
-                errno: errno.raw_os_error(),
-                cause: errno.to_string(),
-            }),
-        })
+        Ok(done_or("signal the program", sent))
+    }
+
+    fn resize(&self, stream: u32, request: Resize) -> GuestMessage {
+        let resized = match self.streams.get(&stream) {
+            Some(Open::Program(program)) => program.resize(request),
+            _ => Err(Errno::SRCH),
+        };
+        done_or("resize the terminal", resized)
+    }
+
+    fn settle(&self, request: &Settle) -> GuestMessage {
+        let services = &self.services;
+        let settled = if self.streams.values().all(Open::is_over) {
+            services.home.borrow_mut().settle(request, &mut services.nameplate.borrow_mut())
+        } else {
+            Err(SettleError::Busy)
+        };
+        answer("settle on the disk", settled, |()| GuestMessage::Done(Done {}))
     }
 
     fn check_unused(&self, stream: u32) -> Result<(), Violation> {
@@ -185,6 +212,17 @@ impl Conversation {
             // Aborted: its stream was closed then. (A panic has ended the whole guest.)
             Some(Err(_)) => {}
             None => std::future::pending().await,
+        }
+    }
+
+    /// Asks all programs to end, and stops what only the host would still wait for.
+    pub(super) fn ask_to_end(&self) {
+        for open in self.streams.values() {
+            match open {
+                Open::Program(program) => program.ask_to_end(),
+                Open::Tree(tree) => tree.abort(),
+                Open::Receiving(_) => {}
+            }
         }
     }
 
@@ -234,8 +272,21 @@ fn at_once(message: &HostMessage, services: &Services) -> GuestMessage {
         | HostMessage::Exec(_)
         | HostMessage::StdinData(_)
         | HostMessage::Signal(_)
+        | HostMessage::Resize(_)
+        | HostMessage::Settle(_)
         | HostMessage::Quiesce(_)
         | HostMessage::PowerOff(_) => GuestMessage::Refused(unknown_request()),
+    }
+}
+
+fn done_or(operation: &str, result: Result<(), Errno>) -> GuestMessage {
+    match result {
+        Ok(()) => GuestMessage::Done(Done {}),
+        Err(errno) => GuestMessage::Refused(Refused {
+            operation: operation.to_owned(),
+            errno: errno.raw_os_error(),
+            cause: errno.to_string(),
+        }),
     }
 }
 

@@ -5,6 +5,7 @@
 //!   Listening ───────────► Talking ◄─┐ Hello ──────────────► Quieting ── all ended: Quiesced ──► Listening
 //!       ▲  all else dropped    │     │ (programs killed,         │
 //!       └──────────────────────┴─────┘  everything dropped)      │
+//!   Talking ── PowerOff: programs end or are killed ──► (the machine is off)
 //!   any state ── bytes that are no frames ──► Deaf ── hang-up ──► (the next connection: Listening)
 //! ```
 //!
@@ -24,7 +25,7 @@ use crate::console;
 use crate::link::ByteStream;
 use crate::program::Site;
 use crate::refusal::chain;
-use crate::service::{Facts, Generator, Nameplate};
+use crate::service::{Facts, Generator, Home, Nameplate};
 use conversation::{Conversation, Turn};
 use outbox::Outbox;
 use outlast_wire::guest::{
@@ -46,8 +47,12 @@ const READ_SIZE: usize = 32 * 1024;
 /// Longest nonce that is repeated, in bytes.
 const MAX_NONCE: usize = 256;
 
-/// How long the acceptance of a power-off may take to leave.
+/// How long the last words before a power-off may take to leave.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long programs may take to be gone once they are killed, before the machine is powered off without waiting for
+/// them.
+const KILL_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long nothing must have followed a hello that was found within a frame. Whoever wrote the data that a
 /// living host sends may have put hellos into it, so this must be longer than any pause of a living host, and
@@ -59,7 +64,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub(crate) enum Ended {
     /// The host is gone; another may come.
     HangUp,
-    /// The host asked for the machine to be powered off, and its acceptance was sent.
+    /// The host asked for the machine to be powered off: that was accepted, and no program runs any more.
     PowerOff,
 }
 
@@ -73,6 +78,8 @@ pub(crate) struct Services {
     pub(crate) generator: Generator,
     /// Where the guest's identity stands.
     pub(crate) nameplate: RefCell<Nameplate>,
+    /// Where the guest's root is.
+    pub(crate) home: RefCell<Home>,
 }
 
 enum State {
@@ -125,8 +132,9 @@ impl Session {
                 read = stream.read(&mut buffer), if listening => match read? {
                     0 => return Ok(Ended::HangUp),
                     length => {
-                        if self.take(buffer.get(..length).unwrap_or_default()) == Turn::PowerOff {
-                            return self.farewell(stream).await;
+                        let turn = self.take(buffer.get(..length).unwrap_or_default());
+                        if let Turn::PowerOff(grace) = turn {
+                            return self.farewell(stream, grace).await;
                         }
                     }
                 },
@@ -152,8 +160,8 @@ impl Session {
         loop {
             match self.decoder.next_message::<HostFrame>() {
                 Ok(Some(frame)) => {
-                    if self.act(frame) == Turn::PowerOff {
-                        return Turn::PowerOff;
+                    if let turn @ Turn::PowerOff(_) = self.act(frame) {
+                        return turn;
                     }
                 }
                 Ok(None) => break,
@@ -280,17 +288,42 @@ impl Session {
         self.outbox.answer(0, GuestMessage::Refused(refusal));
     }
 
-    /// Kills the programs and sends what answers wait, the acceptance of the power-off last, for a limited time.
-    async fn farewell(&mut self, stream: &impl ByteStream) -> io::Result<Ended> {
-        if let State::Talking(conversation) = &self.state {
-            conversation.stop();
-            self.outbox.cut_off();
+    /// Lets the programs end by themselves for as long as `grace`, then kills them. What they say and how they end goes
+    /// on being sent, with the acceptance of the power-off before it.
+    async fn farewell(&mut self, stream: &impl ByteStream, grace: Duration) -> io::Result<Ended> {
+        if grace > Duration::ZERO && self.conversation().is_some_and(|talk| !talk.is_still()) {
+            if let Some(conversation) = self.conversation() {
+                conversation.ask_to_end();
+            }
+            let _ = tokio::time::timeout(grace, self.until_still(stream)).await;
         }
+        if let Some(conversation) = self.conversation() {
+            conversation.stop();
+        }
+        let _ = tokio::time::timeout(KILL_LIMIT, self.until_still(stream)).await;
         let all = async { while !self.outbox.is_empty() && self.outbox.write_one(stream).await.is_ok() {} };
         if tokio::time::timeout(FAREWELL_LIMIT, all).await.is_err() {
             console::say("powering off although the host does not read");
         }
         Ok(Ended::PowerOff)
+    }
+
+    fn conversation(&self) -> Option<&Conversation> {
+        match &self.state {
+            State::Talking(conversation) | State::Quieting(conversation, _) => Some(conversation),
+            State::Listening | State::Deaf => None,
+        }
+    }
+
+    /// Goes on sending until no program runs any more. A host that has gone is no reason to wait.
+    async fn until_still(&mut self, stream: &impl ByteStream) {
+        while self.conversation().is_some_and(|conversation| !conversation.is_still()) {
+            tokio::select! {
+                biased;
+                () = self.state.one_ended() => {}
+                wrote = self.outbox.write_one(stream) => if wrote.is_err() { return },
+            }
+        }
     }
 }
 
@@ -312,5 +345,7 @@ impl State {
     }
 }
 
+#[cfg(test)]
+mod terminal_tests;
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,8 @@
 use super::*;
 use crate::program::{Groups, Reaper, Scope};
 use outlast_wire::guest::{
-    Clock, Credit, Done, Exec, Exited, FileData, GetTree, GuestFrame, INITIAL_CREDIT, Ping, Pong, PutFile,
-    Quiesce, Signal, StdinData, encode,
+    Clock, Credit, Done, Exec, Exited, FileData, GetTree, GuestFrame, INITIAL_CREDIT, Ping, Pong, PowerOff,
+    PutFile, Quiesce, Settle, Signal, StdinData, encode,
 };
 use std::future::Future;
 use std::path::Path;
@@ -39,19 +39,19 @@ impl ByteStream for UnixStream {
 }
 
 /// The host's side of a session.
-struct Host {
-    socket: UnixStream,
+pub(super) struct Host {
+    pub(super) socket: UnixStream,
     decoder: FrameDecoder,
     session: JoinHandle<io::Result<Ended>>,
 }
 
 impl Host {
-    async fn send(&mut self, stream: u32, message: HostMessage) {
+    pub(super) async fn send(&mut self, stream: u32, message: HostMessage) {
         let frame = encode(&HostFrame { stream, message: Some(message) }).unwrap();
         self.socket.write_all(&frame).await.unwrap();
     }
 
-    async fn next(&mut self) -> (u32, GuestMessage) {
+    pub(super) async fn next(&mut self) -> (u32, GuestMessage) {
         let frame = tokio::time::timeout(LIMIT, async {
             loop {
                 if let Some(frame) = self.decoder.next_message::<GuestFrame>().unwrap() {
@@ -67,7 +67,7 @@ impl Host {
         (frame.stream, frame.message.unwrap())
     }
 
-    async fn hello(&mut self, nonce: u8) {
+    pub(super) async fn hello(&mut self, nonce: u8) {
         self.send(0, hello(nonce)).await;
         let (stream, answer) = self.next().await;
         let GuestMessage::HelloAck(ack) = answer else { panic!("{answer:?}") };
@@ -75,7 +75,7 @@ impl Host {
     }
 
     /// Everything a program says until it ends: standard output, standard error, its end.
-    async fn follow(&mut self, stream: u32) -> (Vec<u8>, Vec<u8>, Exited) {
+    pub(super) async fn follow(&mut self, stream: u32) -> (Vec<u8>, Vec<u8>, Exited) {
         let mut output = [Vec::new(), Vec::new()];
         loop {
             let (of, message) = self.next().await;
@@ -107,7 +107,7 @@ impl Host {
 }
 
 /// Runs a test with a session and a reaper beside it.
-fn with_host<F: Future<Output = ()>>(test: impl FnOnce(Host) -> F) {
+pub(super) fn with_host<F: Future<Output = ()>>(test: impl FnOnce(Host) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let reaper = Rc::new(Reaper::new(Scope::Expected));
@@ -117,6 +117,7 @@ fn with_host<F: Future<Output = ()>>(test: impl FnOnce(Host) -> F) {
             facts: Facts::gather(),
             generator: Generator::open().unwrap(),
             nameplate: RefCell::new(Nameplate::put_up(etc.path()).unwrap()),
+            home: RefCell::new(Home::new(None)),
         });
         tokio::task::spawn_local(async move { reaper.run().await });
         let (socket, agent) = UnixStream::pair().unwrap();
@@ -129,7 +130,7 @@ fn hello(nonce: u8) -> HostMessage {
     HostMessage::Hello(Hello { nonce: vec![nonce; 16], protocol: PROTOCOL })
 }
 
-fn shell(script: &str) -> Exec {
+pub(super) fn shell(script: &str) -> Exec {
     Exec {
         argv: ["sh", "-c", script].map(str::to_owned).to_vec(),
         env: vec!["PATH=/usr/bin:/bin".to_owned(), "ONLY=this".to_owned()],
@@ -140,6 +141,9 @@ fn shell(script: &str) -> Exec {
         pids_max: 100,
         deadline_ms: 0,
         stdin: false,
+        pty: false,
+        rows: 0,
+        columns: 0,
     }
 }
 
@@ -148,7 +152,7 @@ fn alive(pid: u32) -> bool {
 }
 
 /// Waits until a process has gone, with a deadline.
-async fn gone(pid: u32) {
+pub(super) async fn gone(pid: u32) {
     let wait = async {
         while alive(pid) {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -434,9 +438,72 @@ fn quiesce_ends_everything_and_then_only_a_hello_is_heard() {
 fn power_off_is_accepted_before_it_happens() {
     with_host(|mut host| async move {
         host.hello(1).await;
-        host.send(1, HostMessage::PowerOff(outlast_wire::guest::PowerOff {})).await;
+        host.send(1, HostMessage::PowerOff(PowerOff { grace_ms: 0 })).await;
         assert_eq!(host.next().await, (1, GuestMessage::Done(Done {})));
         assert_eq!(host.session.await.unwrap().unwrap(), Ended::PowerOff);
+    });
+}
+
+#[test]
+fn before_the_power_goes_programs_are_asked_to_end_and_what_they_say_is_heard() {
+    with_host(|mut host| async move {
+        host.hello(1).await;
+        let script = "trap 'echo saved; exit 3' TERM; echo ready; while :; do sleep 0.01; done";
+        host.send(1, HostMessage::Exec(shell(script))).await;
+        while !matches!(host.next().await.1, GuestMessage::Output(_)) {}
+        host.send(2, HostMessage::PowerOff(PowerOff { grace_ms: 30_000 })).await;
+        assert_eq!(host.next().await, (2, GuestMessage::Done(Done {})), "accepted before anything else");
+        let (out, _, end) = host.follow(1).await;
+        assert_eq!((out.as_slice(), end.code), (&b"saved\n"[..], Some(3)));
+        assert_eq!(host.session.await.unwrap().unwrap(), Ended::PowerOff);
+    });
+}
+
+#[test]
+fn a_program_that_does_not_end_when_asked_is_killed_when_its_grace_is_over() {
+    with_host(|mut host| async move {
+        host.hello(1).await;
+        host.send(1, HostMessage::Exec(shell("trap '' TERM; echo ready; while :; do sleep 0.01; done")))
+            .await;
+        while !matches!(host.next().await.1, GuestMessage::Output(_)) {}
+        host.send(2, HostMessage::PowerOff(PowerOff { grace_ms: 50 })).await;
+        assert_eq!(host.next().await, (2, GuestMessage::Done(Done {})));
+        let (_, _, end) = host.follow(1).await;
+        assert_eq!(end.signal, Some(9));
+        assert_eq!(host.session.await.unwrap().unwrap(), Ended::PowerOff);
+    });
+}
+
+#[test]
+fn a_host_that_reads_nothing_does_not_keep_the_power_on() {
+    with_host(|mut host| async move {
+        host.hello(1).await;
+        host.send(1, HostMessage::Exec(shell("exec yes"))).await;
+        let (_, GuestMessage::Started(started)) = host.next().await else { panic!("not started") };
+        host.send(2, HostMessage::PowerOff(PowerOff { grace_ms: 10 })).await;
+        let session = tokio::time::timeout(LIMIT, host.session).await.expect("it ends");
+        assert_eq!(session.unwrap().unwrap(), Ended::PowerOff);
+        gone_or_zombie(started.pid).await;
+    });
+}
+
+#[test]
+fn a_guest_settles_only_when_no_program_runs_and_there_is_an_image_to_keep() {
+    with_host(|mut host| async move {
+        host.hello(1).await;
+        let settle = HostMessage::Settle(Settle { device: "/dev/vdb".to_owned(), bytes: 1 });
+        // One that has just ended is no obstacle.
+        host.run(7, "exit 0").await;
+        host.send(1, settle.clone()).await;
+        let (stream, answer) = host.next().await;
+        let GuestMessage::Refused(refused) = answer else { panic!("{answer:?}") };
+        assert_eq!((stream, refused.errno), (1, libc::ENODEV), "{refused:?}");
+        host.send(2, HostMessage::Exec(shell("exec sleep 1000"))).await;
+        let (_, GuestMessage::Started(_)) = host.next().await else { panic!("not started") };
+        host.send(3, settle).await;
+        let (stream, answer) = host.next().await;
+        let GuestMessage::Refused(refused) = answer else { panic!("{answer:?}") };
+        assert_eq!((stream, refused.errno), (3, libc::EBUSY), "{refused:?}");
     });
 }
 

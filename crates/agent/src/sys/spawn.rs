@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   parent                         child
-//!   spawn ── clone3 ───────────┬─► session, signals, descriptors, groups, gid, uid, no new privileges,
+//!   spawn ── clone3 ───────────┬─► session, signals, descriptors, terminal, groups, gid, uid, no new privileges,
 //!     │  (already in cgroup)   │   directory, execve ── success: `begun` closes with the exec
 //!     └─ returns at once       └── failure: told through `failure`, then _exit closes `begun`
 //! ```
@@ -47,11 +47,13 @@ pub(crate) enum Stage {
     Directory = 4,
     /// Executing the program, as that user.
     Program = 5,
+    /// Making its terminal the controlling one.
+    Terminal = 6,
 }
 
 impl Stage {
-    const ALL: [Self; 5] =
-        [Self::Session, Self::Descriptors, Self::Privileges, Self::Directory, Self::Program];
+    const ALL: [Self; 6] =
+        [Self::Session, Self::Descriptors, Self::Privileges, Self::Directory, Self::Program, Self::Terminal];
 }
 
 /// The user a program runs as; supplementary groups are always dropped.
@@ -76,6 +78,8 @@ pub(crate) struct Plan {
     pub(crate) directory: CString,
     /// Whom to become; `None` stays who the agent is (tests without privileges).
     pub(crate) user: Option<User>,
+    /// Whether standard input is a terminal that is to control its session.
+    pub(crate) terminal: bool,
 }
 
 /// A child that exists; whether it becomes the program is told by [`Beginning::wait`].
@@ -288,6 +292,9 @@ fn prepare(shared: &Shared) -> Result<(), (Stage, Errno)> {
     rustix::stdio::dup2_stdout(stdout).map_err(at(Stage::Descriptors))?;
     rustix::stdio::dup2_stderr(stderr).map_err(at(Stage::Descriptors))?;
     close_others_on_exec().map_err(at(Stage::Descriptors))?;
+    if shared.plan.terminal {
+        rustix::process::ioctl_tiocsctty(stdin).map_err(at(Stage::Terminal))?;
+    }
     if let Some(user) = shared.plan.user {
         become_user(user).map_err(at(Stage::Privileges))?;
     }

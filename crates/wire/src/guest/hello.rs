@@ -46,8 +46,8 @@ mod tests {
     fn a_hello_that_swallows_the_next_one_is_not_the_one() {
         let real = hello(0, 1);
         let mut swallower = hello(0, 1)[4..].to_vec();
-        // An unknown field, number 16, of as many bytes as the real hello has.
-        swallower.extend([0x82, 0x01, u8::try_from(real.len()).unwrap()]);
+        // An unknown field, number 100, of as many bytes as the real hello has.
+        swallower.extend([0xa2, 0x06, u8::try_from(real.len()).unwrap()]);
         let length = u32::try_from(swallower.len() + real.len()).unwrap();
         let bytes = [&length.to_be_bytes()[..], &swallower, &real].concat();
         assert!(bytes.len() <= LONGEST_HELLO && is_hello(&bytes));

@@ -1,7 +1,7 @@
 //! The messages of the guest link, as protobuf (proto3) messages derived by prost.
 //!
-//! Tags are never reused; a field that goes out of use keeps its tag reserved in a comment. The schema in
-//! protobuf's own language is the golden file `tests/golden/guest-v1.txt`.
+//! Tags are never reused; a field that goes out of use keeps its tag reserved in a comment. What every message looks
+//! like in bytes is frozen in `snapshots/`.
 
 use prost::{Message, Oneof};
 
@@ -12,7 +12,7 @@ pub struct HostFrame {
     #[prost(uint32, tag = "1")]
     pub stream: u32,
     /// What is said.
-    #[prost(oneof = "HostMessage", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
+    #[prost(oneof = "HostMessage", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
     pub message: Option<HostMessage>,
 }
 
@@ -55,12 +55,18 @@ pub enum HostMessage {
     /// Close everything that belongs to this conversation and wait for the next hello: a snapshot follows.
     #[prost(message, tag = "13")]
     Quiesce(Quiesce),
-    /// Sync, unmount and power the machine off.
+    /// End all programs, write everything to the disk and power the machine off.
     #[prost(message, tag = "14")]
     PowerOff(PowerOff),
     /// Make a directory.
     #[prost(message, tag = "15")]
     MakeDirectory(MakeDirectory),
+    /// Move onto the machine's own disk.
+    #[prost(message, tag = "16")]
+    Settle(Settle),
+    /// Another size for the terminal of this stream's program.
+    #[prost(message, tag = "17")]
+    Resize(Resize),
 }
 
 /// A frame from the guest.
@@ -92,7 +98,8 @@ pub enum GuestMessage {
     /// Answer to [`SetIdentity`]: what the guest now is, read back.
     #[prost(message, tag = "6")]
     Identity(Identity),
-    /// The request of this stream is done ([`PutFile`], [`MakeDirectory`], [`Signal`], [`PowerOff`] accepted).
+    /// The request of this stream is done ([`PutFile`], [`MakeDirectory`], [`Signal`], [`Settle`], [`Resize`]),
+    /// or, for [`PowerOff`], will be.
     #[prost(message, tag = "7")]
     Done(Done),
     /// The request of this stream failed; nothing more follows on it.
@@ -334,9 +341,20 @@ pub struct Exec {
     /// The agent kills the program's cgroup after this many milliseconds; 0 means no deadline.
     #[prost(uint64, tag = "8")]
     pub deadline_ms: u64,
-    /// Whether [`StdinData`] will follow; without it standard input is /dev/null.
+    /// Whether [`StdinData`] will follow; without it standard input is /dev/null, or a terminal on which nobody
+    /// types.
     #[prost(bool, tag = "9")]
     pub stdin: bool,
+    /// Whether the program's standard streams are a terminal of its own, which is the controlling one of its
+    /// session. All that is shown there is [`Output`] of descriptor 1.
+    #[prost(bool, tag = "10")]
+    pub pty: bool,
+    /// Rows of that terminal, at most 65535; 0 means unknown. Without a terminal it means nothing.
+    #[prost(uint32, tag = "11")]
+    pub rows: u32,
+    /// Columns of that terminal, as `rows`.
+    #[prost(uint32, tag = "12")]
+    pub columns: u32,
 }
 
 /// Bytes for standard input.
@@ -345,7 +363,8 @@ pub struct StdinData {
     /// At most [`super::MAX_CHUNK`] bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub data: Vec<u8>,
-    /// True on the last piece: the pipe is closed after it.
+    /// True on the last piece: the pipe is closed after it. On a terminal, which has no end while the program
+    /// lives, the end-of-file character (^D) is typed instead.
     #[prost(bool, tag = "2")]
     pub last: bool,
 }
@@ -366,9 +385,45 @@ pub struct Quiesce {}
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Quiesced {}
 
-/// Asks the machine to power off.
+/// Asks the machine to power off. [`Done`] comes at once; then the programs are sent TERM, and what they still say and
+/// how they end is told as ever, until the last has ended or `grace_ms` have passed. What is left is killed, the
+/// machine's own disk is written out and made read-only, and the machine switched off.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct PowerOff {}
+pub struct PowerOff {
+    /// How long programs may take to end after TERM, in milliseconds; 0 kills them without it. More than 60000 is
+    /// taken for 60000.
+    #[prost(uint32, tag = "1")]
+    pub grace_ms: u32,
+}
+
+/// Moves the guest onto a disk of its own: the image stays below, what is written from now on goes to the disk, and
+/// both together become the root of the agent and of all later programs. /proc, /sys, /dev, /run, /tmp and the
+/// directories below /outlast stay what they are. What was written to the root before is left behind, but for the
+/// machine's identity, which is written again.
+///
+/// Answered by [`Done`] or [`Refused`]; refused, everything is as before. Asked again for the same disk it is [`Done`];
+/// for another one, or while a program runs, it is refused with EBUSY.
+#[derive(Clone, PartialEq, Message)]
+pub struct Settle {
+    /// The block device (`/dev/vdb`). It holds an ext4 file system, which is neither made nor grown here.
+    #[prost(string, tag = "1")]
+    pub device: String,
+    /// The device's size in bytes, which the guest may not have noticed yet: it is waited for.
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+}
+
+/// Another size for the terminal of this stream's program, which hears of it (SIGWINCH). Answered on the same stream by
+/// [`Done`] or [`Refused`]: ENOTTY when the program has no terminal, ESRCH when there is no program.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Resize {
+    /// As [`Exec::rows`].
+    #[prost(uint32, tag = "1")]
+    pub rows: u32,
+    /// As [`Exec::columns`].
+    #[prost(uint32, tag = "2")]
+    pub columns: u32,
+}
 
 /// Success without a value.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]

@@ -22,6 +22,8 @@
 //! Everything decoded here may come from a hostile guest: lengths are checked before memory is taken.
 
 mod codec;
+#[cfg(test)]
+mod frozen;
 mod hello;
 mod message;
 mod words;
@@ -47,6 +49,9 @@ pub const INITIAL_CREDIT: u32 = 256 * 1024;
 
 /// The protocol generation spoken by this build; an agent of another generation is refused at hello.
 pub const PROTOCOL: u32 = 1;
+
+/// The machine's own disk, as the guest sees it: the second virtio disk, behind the image's.
+pub const SCRATCH_DEVICE: &str = "/dev/vdb";
 
 /// The name of the virtio-serial port the link runs over, as QEMU and the guest see it.
 pub const PORT_NAME: &str = "outlast.agent";
