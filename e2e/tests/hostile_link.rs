@@ -449,30 +449,6 @@ fn a_guest_that_ends_itself_is_lost_with_the_cause_of_its_death() {
     });
 }
 
-#[test]
-fn a_guest_that_hangs_with_interrupts_off_meets_the_deadline() {
-    on_hostile_lab(|lab| {
-        let attack = begin(lab, "started/interrupts", &["--timeout", "20s"]);
-        let id = until("it runs", BOOT, || {
-            lab.workloads().into_iter().find(|view| view.state == "running").map(|view| view.id)
-        });
-        let run = lab.places().run().join(lab.show(&id).incarnation);
-        let mut control = Control::connect(&run).unwrap();
-        let ping = control.ask(&outlast_wire::control::Request::Ping).unwrap();
-        assert!(matches!(ping, outlast_wire::control::Answer::Pong { .. }), "the runner lives: {ping:?}");
-        let probe = control.ask(&outlast_wire::control::Request::Probe).unwrap();
-        assert!(
-            matches!(probe, outlast_wire::control::Answer::Refused { .. }),
-            "the guest does not: {probe:?}"
-        );
-        let seen = attack.end();
-        seen.expect_harmless(lab);
-        assert_eq!(seen.run.outcome.kind, "timed_out");
-        let exec = seen.run.timings_ms.exec.unwrap();
-        assert!((20_000.0..21_000.0).contains(&exec), "{exec} ms");
-    });
-}
-
 /// What a neighbour's guest may take for an answer while another guest attacks, ninety-five times of a hundred.
 const NEIGHBOUR: Duration = Duration::from_millis(500);
 

@@ -58,6 +58,7 @@ pub fn strike(lab: &Lab, run: &Run) -> Ended {
             going.pass(after.saturating_sub(began.elapsed()));
             true
         }
+        Moment::Booting(after) => going.sign(after, |going| !going.journal().is_empty()),
         Moment::Published(after) => going.sign(after, Going::is_published),
         Moment::Program(after) => going.sign(after, Going::has_begun),
         Moment::Ending(after) => going.sign(after, Going::has_ended),

@@ -38,6 +38,7 @@ impl Chaos {
             let went = match run.moment {
                 Moment::Never => Went::Whole,
                 Moment::Program(_) | Moment::Ending(_) => Went::Running,
+                Moment::Booting(_) => Went::Early,
                 Moment::Clock(_) if run.number % 2 == 0 => Went::Early,
                 Moment::Clock(_) | Moment::Published(_) => Went::Silent,
             };
@@ -321,7 +322,7 @@ fn house_many_kills_that_came_too_late_leave_chaos_unknown() {
                 Moment::Never => Went::Whole,
                 Moment::Published(_) => Went::Silent,
                 Moment::Program(_) | Moment::Ending(_) => Went::Running,
-                Moment::Clock(_) => Went::Early,
+                Moment::Clock(_) | Moment::Booting(_) => Went::Early,
             };
             with_late.add(one.run, went);
         }

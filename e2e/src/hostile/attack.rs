@@ -3,7 +3,6 @@
 //! A phase is named after the host's message that begins it: `hello`, `reseed`, `identity`, `clock`, `directory`,
 //! `file`, `exec`, `tree`; and two lie between messages: `started` (the program runs) and `exit` (it has ended).
 
-use super::boot::SPARE_MODULE;
 use super::speech::{Speech, frame, rubbish};
 use super::tree;
 use outlast_wire::guest::{
@@ -136,7 +135,6 @@ impl Agent {
             "power-off" => drop(rustix::system::reboot(rustix::system::RebootCommand::PowerOff)),
             "end" => std::process::exit(0),
             "memory" => eat_memory(),
-            "interrupts" => super::boot::hang(SPARE_MODULE),
             _ => self.anywhere(),
         }
         // What ends the guest ends it here; whatever did not work is a guest that is silent.
@@ -228,6 +226,7 @@ impl Agent {
             "never-ending" => self.never_ending(),
             "unknown" => self.speech.raw(&announced(0)),
             "unopened" => self.say(4_000_000, GuestMessage::Pong(Pong {})),
+            "interrupts" => super::hang::hang(),
             "leftovers" => self.flood(0, GuestMessage::Pong(Pong {})),
             _ => {}
         }

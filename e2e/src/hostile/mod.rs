@@ -11,6 +11,7 @@
 
 mod attack;
 mod boot;
+pub mod hang;
 mod speech;
 mod tree;
 
