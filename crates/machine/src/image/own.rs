@@ -23,6 +23,7 @@ use super::{tree, trust};
 use outlast_model::Memory;
 use outlast_wire::image as wire;
 use outlast_wire::paths::Library;
+use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _};
 use std::path::{Path, PathBuf};
@@ -243,15 +244,27 @@ fn check(addition: &Addition) -> Result<Checked, AdditionError> {
 }
 
 fn open(what: &'static str, path: &Path) -> Result<(File, u64), AdditionError> {
-    // Looked at before it is opened: opening a pipe waits for somebody to write to it.
-    let failed = |source| AdditionError::Read { what, path: path.to_owned(), source };
-    let not_a_file = || AdditionError::NotAFile { what, path: path.to_owned() };
-    if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(not_a_file());
+    // Looked at before it is opened: opening alone may be an act of a device.
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => opened(what, path),
+        Ok(_) => Err(AdditionError::NotAFile { what, path: path.to_owned() }),
+        Err(source) => Err(AdditionError::Read { what, path: path.to_owned(), source }),
     }
-    let file = File::open(path).map_err(failed)?;
+}
+
+/// Opens it, whatever it has become since it was looked at, and looks at what was opened: that is what is read. Nobody
+/// is waited for, as opening a pipe would.
+fn opened(what: &'static str, path: &Path) -> Result<(File, u64), AdditionError> {
+    let failed = |source| AdditionError::Read { what, path: path.to_owned(), source };
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
+    let file = File::from(file);
     let metadata = file.metadata().map_err(failed)?;
-    if metadata.is_file() { Ok((file, metadata.len())) } else { Err(not_a_file()) }
+    if metadata.is_file() {
+        Ok((file, metadata.len()))
+    } else {
+        Err(AdditionError::NotAFile { what, path: path.to_owned() })
+    }
 }
 
 fn read_whole(what: &'static str, path: &Path) -> Result<Vec<u8>, AdditionError> {
@@ -362,7 +375,9 @@ fn copy_root_fs(addition: &Addition, checked: &Checked, out: &Path) -> Result<wi
     tree::write_new(&path, &[], 0o600)?;
     let mut copy =
         File::options().read(true).write(true).open(&path).map_err(LibraryError::io("open", &path))?;
-    std::io::copy(&mut &checked.root_fs, &mut copy).map_err(LibraryError::io("copy to", &path))?;
+    // One that grows meanwhile is refused below, and does not fill the disk until then.
+    let mut checked_bytes = (&checked.root_fs).take(checked.size.saturating_add(1));
+    std::io::copy(&mut checked_bytes, &mut copy).map_err(LibraryError::io("copy to", &path))?;
     let size = copy.metadata().map_err(LibraryError::io("stat", &path))?.len();
     let kind = file_system(&mut copy, size, &addition.root_fs).map_err(LibraryError::Addition)?;
     if kind != checked.kind || size != checked.size {
@@ -496,6 +511,18 @@ mod tests {
             assert!(matches!(refused(stage.store(&stage.addition(name))), AdditionError::Reserved { .. }));
         }
         assert!(matches!(stage.store(&stage.addition("../x")), Err(LibraryError::BadName { .. })));
+    }
+
+    #[test]
+    fn a_pipe_that_takes_a_files_place_after_it_was_looked_at_is_neither_waited_for_nor_read() {
+        let stage = Stage::new();
+        let pipe = stage.top.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let (sender, answer) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(opened("kernel", &pipe)));
+        let answer = answer.recv_timeout(std::time::Duration::from_secs(60)).expect("nobody is waited for");
+        assert!(matches!(answer, Err(AdditionError::NotAFile { .. })));
     }
 
     #[test]
