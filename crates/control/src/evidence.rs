@@ -20,7 +20,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Before the name of what is being removed.
 const PRUNING: &str = ".pruning-";
@@ -28,6 +28,24 @@ const PRUNING: &str = ".pruning-";
 const SLACK: usize = 10;
 /// How many a run removes at most, beside its own work.
 const RETAINED_AT_ONCE: usize = 32;
+/// How long a run removes at most; what it has begun is out of sight, and the next one goes on with it.
+const RETAINING: Duration = Duration::from_millis(20);
+
+/// How much is removed at once.
+#[derive(Debug, Clone, Copy)]
+struct Budget {
+    most: usize,
+    until: Option<Instant>,
+}
+
+impl Budget {
+    const ALL: Self = Self { most: usize::MAX, until: None };
+
+    /// Asked after something was removed, so that every run comes further.
+    fn is_spent(self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+}
 
 /// Keeps the evidence of an incarnation from being pruned. Without it a reader may be told that it is gone.
 pub(crate) fn read(site: &Site, id: IncarnationId) -> Option<Lease> {
@@ -42,11 +60,16 @@ pub(crate) fn is_pruned(evidence: &Evidence, row: &IncarnationRow) -> bool {
 /// Removes the oldest when there are many more than may stay. Usually this looks at one directory and does
 /// nothing; what it cannot do is done by the next run.
 pub(crate) fn retain(site: &Site) {
+    retain_within(site, RETAINING);
+}
+
+fn retain_within(site: &Site, time: Duration) {
     let keep = site.bounds().evidence_runs;
     if count(&site.places().incarnations()) <= keep.saturating_add(keep / SLACK) {
         return;
     }
-    if let Err(error) = prune_some(site, None, How::Remove, RETAINED_AT_ONCE, &mut Findings::default()) {
+    let budget = Budget { most: RETAINED_AT_ONCE, until: Instant::now().checked_add(time) };
+    if let Err(error) = prune_some(site, None, How::Remove, budget, &mut Findings::default()) {
         tracing::warn!(%error, "evidence of old runs was not removed");
     }
 }
@@ -65,15 +88,15 @@ fn count(directory: &Path) -> usize {
 /// # Errors
 /// The store cannot be read.
 pub(crate) fn prune(site: &Site, age: Option<Age>, how: How, findings: &mut Findings) -> Result<(), Error> {
-    prune_some(site, age, how, usize::MAX, findings)
+    prune_some(site, age, how, Budget::ALL, findings)
 }
 
-/// As [`prune`], and no more than so many.
+/// As [`prune`], and no more than so much.
 fn prune_some(
     site: &Site,
     age: Option<Age>,
     how: How,
-    most: usize,
+    budget: Budget,
     findings: &mut Findings,
 ) -> Result<(), Error> {
     let Some(store) = site.existing_store()? else { return Ok(()) };
@@ -84,14 +107,20 @@ fn prune_some(
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect();
     for name in names.iter().filter(|name| name.starts_with(PRUNING)) {
-        finish(&directory.join(name), how, findings);
+        finish(&directory.join(name), how, budget, findings);
+        if budget.is_spent() {
+            return Ok(());
+        }
     }
     let ids = names.iter().filter_map(|name| name.parse().ok()).collect();
     let older_than = age.unwrap_or(site.bounds().evidence_age).duration();
     let chosen = choose(ids, site.bounds().evidence_runs, older_than, clock::unix_ns() / 1_000_000);
-    for (id, why) in chosen.into_iter().take(most) {
+    for (id, why) in chosen.into_iter().take(budget.most) {
         if is_over(store, id)? {
-            remove(site, id, why, how, findings);
+            remove(site, (id, why), how, budget, findings);
+        }
+        if budget.is_spent() {
+            break;
         }
     }
     Ok(())
@@ -121,9 +150,9 @@ fn is_over(store: &Store, id: IncarnationId) -> Result<bool, Error> {
     Ok(store.incarnation(id)?.is_some_and(|row| row.state == IncarnationState::Ended))
 }
 
-fn remove(site: &Site, id: IncarnationId, why: &str, how: How, findings: &mut Findings) {
+fn remove(site: &Site, (id, why): (IncarnationId, &str), how: How, budget: Budget, findings: &mut Findings) {
     let path = site.places().evidence(id).path().to_owned();
-    let mut found = Found::new("evidence", &id.to_string(), bytes_of(&path), why);
+    let mut found = Found::new("evidence", &id.to_string(), bytes_of(&path, budget), why);
     match (Solitude::of(&path), how) {
         (Ok(None), _) => found.kept("somebody reads it"),
         (Err(error), _) => found.failed(&error),
@@ -131,8 +160,8 @@ fn remove(site: &Site, id: IncarnationId, why: &str, how: How, findings: &mut Fi
         // Order matters: first out of sight in one step, so that nobody finds half of it.
         (Ok(Some(_alone)), How::Remove) => {
             let aside = path.with_file_name(format!("{PRUNING}{id}"));
-            match fs::rename(&path, &aside).and_then(|()| remove_tree(&aside)) {
-                Ok(()) => found.removed(),
+            match fs::rename(&path, &aside).and_then(|()| remove_tree(&aside, budget)) {
+                Ok(_) => found.removed(),
                 Err(error) => found.failed(&error),
             }
         }
@@ -141,32 +170,56 @@ fn remove(site: &Site, id: IncarnationId, why: &str, how: How, findings: &mut Fi
 }
 
 /// What a pruning that died had begun.
-fn finish(path: &Path, how: How, findings: &mut Findings) {
+fn finish(path: &Path, how: How, budget: Budget, findings: &mut Findings) {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let mut found = Found::new("evidence", &name, bytes_of(path), "half removed");
+    let mut found = Found::new("evidence", &name, bytes_of(path, budget), "half removed");
     if how == How::Remove {
-        match remove_tree(path) {
-            Ok(()) => found.removed(),
+        match remove_tree(path, budget) {
+            Ok(_) => found.removed(),
             Err(error) => found.failed(&error),
         }
     }
     findings.add(found);
 }
 
-/// Two may remove the same at once.
-fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
+/// Removes a tree, or a part of it; tells whether it is gone. Two may remove the same at once.
+fn remove_tree(path: &Path, budget: Budget) -> io::Result<bool> {
+    let absent_is_gone = |result: io::Result<()>| match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    };
+    if budget.until.is_none() {
+        return absent_is_gone(fs::remove_dir_all(path)).map(|()| true);
     }
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            if !remove_tree(&entry.path(), budget)? {
+                return Ok(false);
+            }
+        } else {
+            absent_is_gone(fs::remove_file(entry.path()))?;
+        }
+        if budget.is_spent() {
+            return Ok(false);
+        }
+    }
+    absent_is_gone(fs::remove_dir(path)).map(|()| true)
 }
 
-/// Bytes on disk of everything below. What cannot be looked at counts nothing.
-fn bytes_of(path: &Path) -> u64 {
+/// Bytes on disk of everything below, where anybody is told. What cannot be looked at counts nothing.
+fn bytes_of(path: &Path, budget: Budget) -> u64 {
+    if budget.until.is_some() {
+        return 0;
+    }
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.fold(0u64, |sum, entry| {
         let Ok(metadata) = entry.metadata() else { return sum };
-        let below = if metadata.is_dir() { bytes_of(&entry.path()) } else { 0 };
+        let below = if metadata.is_dir() { bytes_of(&entry.path(), budget) } else { 0 };
         sum.saturating_add(below).saturating_add(metadata.blocks().saturating_mul(512))
     })
 }
@@ -239,6 +292,29 @@ mod tests {
         stage.site = Site::new(places, "/".into()).with_bounds(bounds);
         retain(&stage.site);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_run_spends_little_time_on_it_and_the_next_ones_go_on() {
+        let mut stage = accept(Duration::ZERO);
+        end(&stage);
+        let path = stage.site.places().evidence(stage.incarnation).path().to_owned();
+        let outputs = path.join("outputs/deep");
+        fs::create_dir_all(&outputs).unwrap();
+        for number in 0..50 {
+            fs::write(outputs.join(number.to_string()), "").unwrap();
+        }
+        let bounds = crate::Bounds { evidence_runs: 0, ..crate::Bounds::default() };
+        stage.site = Site::new(stage.site.places().clone(), "/".into()).with_bounds(bounds);
+        let aside = path.with_file_name(format!("{PRUNING}{}", stage.incarnation));
+        let mut runs = 0;
+        while path.exists() || aside.exists() {
+            retain_within(&stage.site, Duration::ZERO);
+            assert!(!path.exists(), "out of sight at once");
+            runs += 1;
+            assert!(runs <= 60, "every run comes further");
+        }
+        assert!(runs > 10, "none does it all: {runs}");
     }
 
     proptest! {
