@@ -1,6 +1,6 @@
 //! How a command fails: one sentence that names thing, operation and cause, the next command, one exit code.
 
-use crate::output::{self, style};
+use crate::output::{self, human, style};
 use outlast_control::Error;
 use outlast_wire::exit_code::{FailureKind, run};
 use outlast_wire::view::{ErrorBody, ErrorView};
@@ -79,9 +79,9 @@ impl Failure {
 
     /// Tells a person; for a failure beside a result that has been printed.
     pub(crate) fn tell(&self) {
-        output::note(&format!("{} {}", style::error("error:"), self.message));
+        output::note(&format!("{} {}", style::error("error:"), human::lines(&self.message)));
         if let Some(hint) = &self.hint {
-            output::note(&format!("{}  {hint}", style::dim("next:")));
+            output::note(&format!("{}  {}", style::dim("next:"), human::lines(hint)));
         }
     }
 }

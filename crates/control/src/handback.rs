@@ -80,4 +80,21 @@ mod tests {
             Err(SiteError::Write { .. } | SiteError::MakeDirectory { .. })
         ));
     }
+
+    #[test]
+    fn a_name_that_a_program_chose_does_not_speak_to_the_terminal() {
+        let top = tempfile::tempdir().unwrap();
+        let (from, to) = (top.path().join("from"), top.path().join("to"));
+        let name = "d\u{1b}]0;x\u{7}\nnext: rm";
+        fs::create_dir_all(from.join(name)).unwrap();
+        fs::create_dir_all(to.join(name)).unwrap();
+        let refused = || crate::error::chain(&copy_tree(&from, &to).unwrap_err());
+        let of_a_directory = refused();
+        fs::remove_dir(from.join(name)).unwrap();
+        fs::write(from.join(name), "").unwrap();
+        for told in [of_a_directory, refused()] {
+            let is_plain = !told.chars().any(char::is_control);
+            assert!(is_plain && told.contains(r"\u{1b}]0;x\u{7}\nnext: rm"), "{told}");
+        }
+    }
 }

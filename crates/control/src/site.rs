@@ -6,6 +6,7 @@ use crate::error::chain;
 use outlast_machine::{host, namespace, process};
 use outlast_model::{Age, Hold, IncarnationId, limit, timeout};
 use outlast_store::{Store, StoreError};
+use outlast_wire::guest::guest_path;
 use outlast_wire::paths::{HOST_HOME, HOST_LIBRARY, Places};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use std::cell::OnceCell;
@@ -69,7 +70,7 @@ impl Default for Bounds {
     }
 }
 
-/// A place cannot be used.
+/// A place cannot be used. Names in a path may be a guest's, where its files are handed back.
 #[derive(Debug, Error)]
 pub enum SiteError {
     /// An ordinary user's runner needs a user namespace, and cannot have one here.
@@ -105,7 +106,7 @@ pub enum SiteError {
         directory: PathBuf,
     },
     /// A directory could not be made.
-    #[error("cannot make the directory {}", .path.display())]
+    #[error("cannot make the directory {}", guest_path(.path))]
     MakeDirectory {
         /// The directory.
         path: PathBuf,
@@ -113,7 +114,7 @@ pub enum SiteError {
         source: io::Error,
     },
     /// A file or directory could not be read.
-    #[error("cannot read {}", .path.display())]
+    #[error("cannot read {}", guest_path(.path))]
     Read {
         /// The file or directory.
         path: PathBuf,
@@ -121,7 +122,7 @@ pub enum SiteError {
         source: io::Error,
     },
     /// A file could not be written.
-    #[error("cannot write {}", .path.display())]
+    #[error("cannot write {}", guest_path(.path))]
     Write {
         /// The file.
         path: PathBuf,
@@ -332,10 +333,30 @@ pub(crate) fn home_directory(places: &Places) -> Result<(), SiteError> {
     private_directory(home)
 }
 
+/// Lets others pass through a directory, or leaves it closed when it holds something else too: it is not ours to open
+/// a way to that, and who runs here needs no such way.
 fn passable(path: &Path) -> Result<(), SiteError> {
     let (directory, mode) = owned(path)?;
     let wanted = Mode::RWXU | Mode::XGRP | Mode::XOTH;
-    if mode == wanted { Ok(()) } else { set_mode(path, &directory, wanted) }
+    let is_closed = !mode.intersects(Mode::RWXG | Mode::RWXO);
+    if mode == wanted || (is_closed && !holds_only_ours(path)) {
+        return Ok(());
+    }
+    set_mode(path, &directory, wanted)
+}
+
+/// Why others cannot use the images of root's own home, when that is because something else lies in it.
+pub(crate) fn closed_home(places: &Places) -> Option<String> {
+    let home = places.home();
+    let stat = rustix::fs::stat(home).ok()?;
+    let is_closed = !Mode::from_raw_mode(stat.st_mode).intersects(Mode::RWXG | Mode::RWXO);
+    let is_hosts = host::is_root() && places.library().path() == home.join("library");
+    (is_hosts && is_closed && !holds_only_ours(home)).then(|| {
+        format!(
+            "others cannot use its images: {} stays closed, for not all in it is outlast's",
+            home.display()
+        )
+    })
 }
 
 /// Makes a directory unless it is there, and checks that it is ours and that nobody else may write in it.
@@ -433,6 +454,30 @@ mod tests {
         );
         assert!(tried("exit 3", minute).unwrap_err().contains('3'));
         assert!(tried("exec sleep 600", Duration::from_millis(50)).unwrap_err().contains("did not end"));
+    }
+
+    #[test]
+    fn a_stray_file_in_a_closed_home_stops_nothing_and_nothing_is_opened() {
+        let top = tempfile::tempdir().unwrap();
+        let home = top.path().join("home");
+        let mode = || home.metadata().unwrap().permissions().mode() & 0o777;
+        passable(&home).unwrap();
+        assert_eq!(mode(), 0o711);
+        std::fs::write(home.join("notes"), "").unwrap();
+        passable(&home).unwrap();
+        assert_eq!(mode(), 0o711, "who opened it meant it");
+        let set = |mode| std::fs::set_permissions(&home, std::fs::Permissions::from_mode(mode)).unwrap();
+        set(0o700);
+        passable(&home).unwrap();
+        assert_eq!(mode(), 0o700);
+        let places = Places::new(home.clone(), top.path().join("run"), home.join("library"));
+        assert_eq!(closed_home(&places).is_some(), host::is_root());
+        set(0o755);
+        assert!(matches!(passable(&home), Err(SiteError::NotPrivate { .. })), "not ours to say who looks in");
+        set(0o700);
+        std::fs::remove_file(home.join("notes")).unwrap();
+        passable(&home).unwrap();
+        assert_eq!((mode(), closed_home(&places)), (0o711, None));
     }
 
     #[test]

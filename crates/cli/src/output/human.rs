@@ -68,6 +68,11 @@ pub(crate) fn command(argv: &[String], most: usize) -> String {
     short
 }
 
+/// Lines as they are, with nothing in them that a terminal would obey.
+pub(crate) fn lines(text: &str) -> String {
+    text.chars().flat_map(|c| if c == '\n' { vec![c] } else { visible(c) }).collect()
+}
+
 fn visible(c: char) -> Vec<char> {
     if c.is_control() { c.escape_debug().collect() } else { vec![c] }
 }
@@ -100,6 +105,7 @@ mod tests {
     fn a_command_cannot_write_to_the_terminal() {
         let argv = ["a".to_owned(), "\u{1b}[2J".to_owned()];
         assert_eq!(command(&argv, 40), "a \\u{1b}[2J");
+        assert_eq!(lines("a\u{1b}[2J\r\nb"), "a\\u{1b}[2J\\r\nb");
         assert_eq!(command(&["x".repeat(50)], 10).chars().count(), 10);
     }
 }

@@ -16,6 +16,9 @@ use stream::OwnStreams;
 /// What is told to people waits so long for a reader that is stuck.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Columns of a terminal whose size is not known.
+const USUAL_WIDTH: u16 = 80;
+
 /// Prints a fact, or several.
 pub(crate) fn facts(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
@@ -72,9 +75,28 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>, empty: &str) -> Res
         // In a file or a pipe a row is a line.
         table.set_content_arrangement(comfy_table::ContentArrangement::Disabled).force_no_tty();
     }
+    if let Some(width) = width_instead(table.width()) {
+        table.set_width(width);
+    }
     for row in rows {
         table.add_row(row);
     }
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     facts(&(lines.join("\n") + "\n"))
+}
+
+/// The usual width, for a terminal that says that it has none: serial lines and some of programs do.
+fn width_instead(told: Option<u16>) -> Option<u16> {
+    told.filter(|columns| *columns == 0).map(|_| USUAL_WIDTH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_of_no_columns_is_taken_for_a_usual_one() {
+        assert_eq!(width_instead(Some(0)), Some(80));
+        assert_eq!((width_instead(Some(1)), width_instead(None)), (None, None));
+    }
 }

@@ -5,7 +5,7 @@ use crate::accelerator::{self, KvmVerdict};
 use crate::error::{Error, chain};
 use crate::incarnation::Ground;
 use crate::notice::Notify;
-use crate::site::Site;
+use crate::site::{Site, closed_home};
 use outlast_machine::cgroup::Hierarchy;
 use outlast_machine::host::{self, KvmDevice};
 use outlast_machine::image::lean::{self, LeanKernel};
@@ -54,7 +54,13 @@ fn check(name: &str, status: &str, found: impl Into<String>, fix: Option<String>
 fn user(site: &Site) -> CheckView {
     let home = site.places().home().display();
     match host::ordinary_user() {
-        None => check("user", OK, format!("this is root, at home in {home}"), None),
+        None => match closed_home(site.places()) {
+            None => check("user", OK, format!("this is root, at home in {home}"), None),
+            Some(why) => {
+                let fix = Some(format!("move out of {home} what is not outlast's"));
+                check("user", WARNING, format!("this is root, at home in {home}; {why}"), fix)
+            }
+        },
         Some(uid) => check("user", OK, format!("this is uid {uid}, at home in {home}"), None),
     }
 }

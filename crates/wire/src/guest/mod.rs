@@ -31,7 +31,7 @@ mod words;
 pub use codec::{FrameDecoder, FrameError, decode, encode};
 pub use hello::{LONGEST_HELLO, hello_at_end};
 pub use message::*;
-pub use words::guest_words;
+pub use words::{guest_path, guest_words};
 
 /// Longest protobuf message in a frame, in bytes. A longer announced length ends the connection.
 pub const MAX_FRAME: usize = 1024 * 1024;
