@@ -206,8 +206,23 @@ fn the_doctor_and_show_say_what_stands_in_for_control_groups() {
 #[test]
 fn an_ordinary_user_who_wants_to_build_is_told_what_is_missing() {
     as_nobody(|lab| {
-        let output = lab.outlast(&["image", "build", "vmm", "python"]);
-        output.expect_code(5).expect_stderr(&["sudo outlast image build"]);
+        let given = lab.file("subordinate", "");
+        for file in ["/etc/subuid", "/etc/subgid"] {
+            mount_bind(&given, file).unwrap();
+        }
+        let refused = || lab.outlast(&["image", "build", "vmm", "python"]);
+        let ranges = "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 nobody";
+        refused().expect_code(5).expect_stderr(&[
+            "/etc/subuid gives uid 65534 no",
+            ranges,
+            "sudo outlast image",
+        ]);
+        fs::write(&given, "nobody:200000:65536\n").unwrap();
+        mount_bind("/bin/false", "/usr/bin/newuidmap").unwrap();
+        refused().expect_code(5).expect_stderr(&["no namespace can be made with the subordinate ids"]);
+        for file in ["/usr/bin/newuidmap", "/etc/subgid", "/etc/subuid"] {
+            unmount(file, UnmountFlags::empty()).unwrap();
+        }
         let output = lab.outlast(&["image", "rm", "python"]);
         output.expect_code(5).expect_stderr(&["only reads"]);
         assert!(fs::read_dir(lab.places().library().path()).unwrap().next().is_none(), "nothing was made");

@@ -199,7 +199,9 @@ fn kind_of_library(error: &LibraryError) -> FailureKind {
         }
         LibraryError::BadName { .. } | LibraryError::Addition(_) => FailureKind::BadInput,
         LibraryError::InUse { .. } | LibraryError::LockTimeout { .. } => FailureKind::Conflict,
-        LibraryError::NotRoot(_) | LibraryError::Untrusted { .. } => FailureKind::NotPermitted,
+        LibraryError::NotRoot | LibraryError::NoNamespace(_) | LibraryError::Untrusted { .. } => {
+            FailureKind::NotPermitted
+        }
         LibraryError::NoVmmRoot | LibraryError::VmmTooOld { .. } | LibraryError::Missing { .. } => {
             FailureKind::Host
         }
@@ -212,7 +214,7 @@ fn hint_of_library(error: &LibraryError) -> Option<String> {
     match error {
         LibraryError::Manifest { .. } => Some("outlast image ls, then outlast image build NAME".to_owned()),
         LibraryError::InUse { .. } => Some("outlast ps".to_owned()),
-        LibraryError::NotRoot(missing) => Some(missing.fix()),
+        LibraryError::NoNamespace(missing) => Some(missing.fix()),
         LibraryError::Untrusted { path, .. } => Some(format!(
             "let root or you own {0} alone (chown, chmod go-w {0}), or name other libraries with OUTLAST_LIBRARY",
             path.display()

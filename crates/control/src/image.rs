@@ -2,11 +2,14 @@
 
 use crate::error::{Error, chain};
 use crate::site::{Site, SiteError};
+use outlast_machine::host;
 use outlast_machine::image::lean::{self, LeanKernel};
 use outlast_machine::image::{self, Digest, Image, LibraryError, Manifest, Progress, Recipe, staleness};
 use outlast_machine::vmm_root::{self, VmmRoot};
 use outlast_wire::paths::Library;
 use outlast_wire::view::ImageView;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 pub use outlast_machine::image::{Mirror, Phase};
 
@@ -49,6 +52,26 @@ pub fn check_names(asked: &[String]) -> Result<(), Error> {
 /// Whether QEMU's VMM root is in the library.
 pub fn has_vmm(site: &Site) -> bool {
     vmm_root::find(&site.places().libraries()).is_ok()
+}
+
+/// Whether this user builds only as the superuser of a namespace of its own.
+pub fn builds_in_namespace() -> bool {
+    !host::is_root()
+}
+
+/// Executes this program anew, with these arguments, as the superuser of a namespace of this user's, where it finds
+/// the same home and its own library alone: what belongs to the host's root has no owner in there.
+///
+/// # Errors
+/// Always, for it does not return otherwise: [`LibraryError::NoNamespace`] with what is missing.
+pub fn begin_in_namespace(site: &Site, arguments: &[OsString]) -> Error {
+    let places = site.places();
+    let environment = [
+        ("OUTLAST_HOME", places.home().as_os_str().to_owned()),
+        ("OUTLAST_LIBRARY", places.library().path().as_os_str().to_owned()),
+    ];
+    let program = Path::new("/proc/self/exe").read_link().unwrap_or_else(|_| PathBuf::from("outlast"));
+    LibraryError::NoNamespace(image::become_root_of_own_namespace(&program, arguments, &environment)).into()
 }
 
 /// Builds an image, the VMM root under the name [`VMM`], or the lean kernel under [`KERNEL`]. Blocks for up to minutes.

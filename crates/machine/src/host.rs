@@ -141,6 +141,18 @@ pub(crate) fn ordinary_user_in(uid_map: &str, uid: u32) -> Option<u32> {
     }
 }
 
+/// Whether this process may change no more of the host than an ordinary user may, though it be the superuser of a
+/// namespace of that user's, with or without subordinate ids.
+pub fn acts_for_ordinary_user() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    acts_for_ordinary_user_in(&map, rustix::process::geteuid().as_raw())
+}
+
+fn acts_for_ordinary_user_in(uid_map: &str, uid: u32) -> bool {
+    let first = uid_map.lines().next().unwrap_or_default();
+    ordinary_user_in(first, uid).is_some()
+}
+
 /// The host's kernel release.
 pub fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
@@ -175,6 +187,9 @@ mod tests {
         assert_eq!(ordinary_user_in("0 1000 1\n1 100000 65536\n", 0), None, "others are mapped");
         assert_eq!(ordinary_user_in("0 0 1\n", 0), None);
         assert_eq!(ordinary_user_in("", 0), None);
+        assert!(acts_for_ordinary_user_in("0 1000 1\n1 100000 65536\n", 0), "the others are its own");
+        assert!(acts_for_ordinary_user_in(everybody, 1000) && !acts_for_ordinary_user_in(everybody, 0));
+        assert!(!acts_for_ordinary_user_in("0 100000 65536\n", 0), "there are other users");
     }
 
     #[test]

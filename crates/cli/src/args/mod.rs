@@ -132,7 +132,7 @@ pub(crate) struct DoctorArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
     /// Build images: python, node, go, base; vmm for QEMU; kernel for the lean guest kernel
-    Build(NamesArgs),
+    Build(BuildArgs),
     /// List images
     Ls,
     /// Remove an image, the VMM root (vmm) or the lean kernel (kernel) that nobody uses
@@ -176,6 +176,16 @@ pub(crate) struct NamesArgs {
     /// Names of images
     #[arg(required = true)]
     pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// Names of images
+    #[arg(required = true)]
+    pub(crate) names: Vec<String>,
+    /// These and nothing else: it was settled before the namespace was made
+    #[arg(long, hide = true)]
+    pub(crate) in_namespace: bool,
 }
 
 #[derive(Debug, Args)]

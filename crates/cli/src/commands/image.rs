@@ -1,6 +1,7 @@
 //! `outlast image`.
 
 use super::{DONE, Form};
+use crate::args::BuildArgs;
 use crate::failure::Failure;
 use crate::output::progress::Build;
 use crate::output::{human, json, note, table};
@@ -8,14 +9,26 @@ use outlast_control::Site;
 use outlast_control::image::{self, Built, KERNEL, Mirror, VMM};
 use outlast_wire::exit_code::{FailureKind, other};
 use outlast_wire::view::{ImageView, RemovedView};
+use std::ffi::OsString;
 
-pub(super) fn build(site: &Site, names: &[String], mirror: &Mirror, form: Form) -> Result<u8, Failure> {
-    image::check_names(names)?;
-    let mut wanted = names.to_vec();
+/// An ordinary user's build is the same command once more, in a namespace: what is to be built is settled before.
+pub(super) fn build(site: &Site, args: &BuildArgs, mirror: &Mirror, form: Form) -> Result<u8, Failure> {
+    image::check_names(&args.names)?;
+    let mut wanted = args.names.clone();
     let alone = |name: &String| name == VMM || name == KERNEL;
-    if !wanted.iter().all(alone) && !wanted.iter().any(|name| name == VMM) && !image::has_vmm(site) {
+    if !args.in_namespace
+        && !wanted.iter().all(alone)
+        && !wanted.iter().any(|name| name == VMM)
+        && !image::has_vmm(site)
+    {
         note("QEMU is not in the library yet: building vmm first");
         wanted.insert(0, VMM.to_owned());
+    }
+    if image::builds_in_namespace() {
+        let words = ["image", "build", "--in-namespace"].map(str::to_owned);
+        let json = (form == Form::Json).then(|| "--json".to_owned());
+        let arguments: Vec<_> = words.into_iter().chain(json).chain(wanted).map(OsString::from).collect();
+        return Err(image::begin_in_namespace(site, &arguments).into());
     }
     let mut built = Vec::new();
     for name in wanted {

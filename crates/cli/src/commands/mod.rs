@@ -43,7 +43,7 @@ pub(crate) fn perform(cli: Cli, settings: &Settings) -> Result<u8, Failure> {
         Command::Kill(args) => workload::kill(&site, &args, form),
         Command::Logs(args) => logs::logs(&site, &args, form),
         Command::Doctor(args) => doctor::doctor(&site, &args, form),
-        Command::Image(ImageCommand::Build(args)) => image::build(&site, &args.names, &settings.mirror, form),
+        Command::Image(ImageCommand::Build(args)) => image::build(&site, &args, &settings.mirror, form),
         Command::Image(ImageCommand::Ls) => image::ls(&site, form),
         Command::Image(ImageCommand::Rm(args)) => image::rm(&site, &args.names, form),
         Command::Image(ImageCommand::Verify(args)) => image::verify(&site, args.names, form),

@@ -178,8 +178,13 @@ fn user_namespaces(site: &Site) -> CheckView {
 /// Only ordinary users need them, and only to build images of their own.
 fn subordinate_ids() -> Option<CheckView> {
     host::ordinary_user()?;
-    let missing = image::subordinate_ids();
-    Some(check("subordinate-ids", WARNING, format!("{missing}: images cannot be built"), Some(missing.fix())))
+    let name = "subordinate-ids";
+    Some(match image::subordinate_ids() {
+        Ok(()) => check(name, OK, "images can be built", None),
+        Err(missing) => {
+            check(name, WARNING, format!("{missing}: images cannot be built"), Some(missing.fix()))
+        }
+    })
 }
 
 /// Only in a container is there anything to say.

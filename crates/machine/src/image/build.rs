@@ -17,7 +17,6 @@ use super::recipe::{MemoryRecipe, Recipe};
 use super::rootfs::{self, RootFs};
 use super::shelf::{BuildLock, Shelf};
 use super::source::{Mirror, keyring};
-use super::subordinate::subordinate_ids;
 use super::{kernel, tree, trust};
 use outlast_wire::image as wire;
 use outlast_wire::paths::Library;
@@ -86,7 +85,7 @@ pub(crate) fn check_host(
     needed: u64,
 ) -> Result<(), LibraryError> {
     if !rustix::process::geteuid().is_root() {
-        return Err(LibraryError::NotRoot(subordinate_ids()));
+        return Err(LibraryError::NotRoot);
     }
     trust::require_own(library.path())?;
     let common = [("mmdebstrap", "mmdebstrap"), ("setpriv", "util-linux"), ("unshare", "util-linux")];

@@ -83,9 +83,12 @@ pub enum LibraryError {
     /// What a user gave cannot become an image.
     #[error(transparent)]
     Addition(AdditionError),
-    /// Builds unpack files of other owners and make device nodes.
+    /// Builds unpack files of other owners.
+    #[error("only the superuser builds, of the host or of a user namespace")]
+    NotRoot,
+    /// An ordinary user could not become the superuser of a namespace.
     #[error("cannot build images as an ordinary user")]
-    NotRoot(#[source] NoSubordinateIds),
+    NoNamespace(#[source] NoSubordinateIds),
     /// Somebody else could have changed what would be used.
     #[error("{} is not used: {why}", .path.display())]
     Untrusted {

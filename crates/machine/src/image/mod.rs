@@ -58,5 +58,5 @@ pub use progress::{Phase, Progress};
 pub use recipe::Recipe;
 pub use shelf::{Lease, Solitude};
 pub use source::Mirror;
-pub use subordinate::{NoSubordinateIds, subordinate_ids};
+pub use subordinate::{NoSubordinateIds, become_root_of_own_namespace, subordinate_ids};
 pub use trust::require_own;

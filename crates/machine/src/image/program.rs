@@ -36,7 +36,7 @@ const EXIT_LIMIT: Duration = Duration::from_secs(30);
 /// Lines of output kept for an error.
 const TAIL_LINES: usize = 25;
 /// Where programs are looked for, whatever the caller's environment says.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The caller's variables that are passed on: without them some networks cannot be left.
 const PROXIES: [&str; 6] = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
