@@ -225,7 +225,10 @@ fn hint_of_library(error: &LibraryError) -> Option<String> {
 
 fn kind_of_store(error: &StoreError) -> FailureKind {
     match error {
-        StoreError::NoIncarnation { .. } | StoreError::NoWorkload { .. } => FailureKind::NotFound,
+        StoreError::NoIncarnation { .. }
+        | StoreError::NoWorkload { .. }
+        | StoreError::NoVm { .. }
+        | StoreError::VmRemoved { .. } => FailureKind::NotFound,
         StoreError::BadPrefix { .. } | StoreError::IdempotencyKey { .. } => FailureKind::BadInput,
         StoreError::NotPrivate { .. } | StoreError::NotOurFile { .. } | StoreError::NotWritable { .. } => {
             FailureKind::NotPermitted
@@ -233,7 +236,11 @@ fn kind_of_store(error: &StoreError) -> FailureKind {
         StoreError::Examine { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             FailureKind::NotPermitted
         }
-        StoreError::NotOwner { .. } | StoreError::Busy { .. } => FailureKind::Conflict,
+        StoreError::NotOwner { .. }
+        | StoreError::Busy { .. }
+        | StoreError::VmExists { .. }
+        | StoreError::VmBeingRemoved { .. }
+        | StoreError::IllegalVm { .. } => FailureKind::Conflict,
         _ => FailureKind::Failed,
     }
 }

@@ -41,6 +41,7 @@ mod site;
 mod template;
 #[cfg(test)]
 mod testing;
+pub mod vm;
 mod wait;
 mod workload;
 
