@@ -8,13 +8,10 @@ use super::error::LibraryError;
 use super::leftover::is_own;
 use super::manifest::{Manifest, Part, PartKind, is_image_name};
 use super::progress::{Phase, Progress, Report};
-use super::shelf::{Lease, Shelf};
+use super::shelf::{Lease, PASSED, Shelf};
 use super::{kernel, stamp, tree, trust};
 use outlast_wire::paths::Library;
 use std::path::{Path, PathBuf};
-
-/// A library is passed through by the names of what is in it.
-const PASSED: u32 = 0o711;
 
 /// An image that was opened; it cannot be removed while this, or a clone of its lease, lives.
 #[derive(Debug, Clone)]

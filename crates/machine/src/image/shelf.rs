@@ -43,8 +43,8 @@ const LOOKUPS: usize = 16;
 const VISITED: &str = "manifest.json";
 /// A shelf is listed by everybody who can reach it.
 const LISTED: u32 = 0o755;
-/// Stored things are passed through by their names.
-const PASSED: u32 = 0o711;
+/// Libraries and stored things are passed through by the names of what is in them.
+pub(super) const PASSED: u32 = 0o711;
 /// The mode of a stored thing that is its owner's alone.
 const PRIVATE: u32 = 0o700;
 
