@@ -74,6 +74,7 @@ pub(crate) fn ask_to_kill(site: &Site, row: &IncarnationRow) -> Result<(), LinkE
         | Answer::Status { .. }
         | Answer::Monitor { .. }
         | Answer::ExecStarted { .. }
+        | Answer::ExecOutput { .. }
         | Answer::ExecEnded { .. } => Err(LinkError::Unexpected),
     }
 }

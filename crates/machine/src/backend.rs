@@ -15,6 +15,7 @@ use crate::jail::{Identity, JailError};
 use crate::process::{Process, ProcessError};
 use outlast_wire::intent::Machine;
 use outlast_wire::paths::{Evidence, RunDirectory};
+use serde_json::Value;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -239,6 +240,12 @@ pub enum BackendError {
         #[source]
         source: io::Error,
     },
+    /// What was to be passed on to the monitor is no command.
+    #[error("that is no command for the monitor: {detail}")]
+    NotACommand {
+        /// What is wrong with it.
+        detail: String,
+    },
     /// Saving or restoring ended in another state than `completed`.
     #[error("the machine's state was not {verb}: {detail}")]
     Migration {
@@ -315,6 +322,13 @@ pub trait Backend: Sized {
     /// Writes the device state of the paused machine to a file that this makes or replaces. Memory is not in
     /// it: it is in the plan's shared file.
     async fn save(&mut self, state_file: &Path) -> Result<(), BackendError>;
+
+    /// Passes a command on that a person wrote in the language of this VMM's monitor. The answer comes within
+    /// [`outlast_model::timeout::MONITOR`], and is waited for without holding the driver.
+    fn monitor(
+        &self,
+        command: &str,
+    ) -> Result<impl Future<Output = Result<Value, BackendError>> + use<Self> + 'static, BackendError>;
 
     /// Asks the VMM to exit. That it has is told by [`VmmEvent::Exited`].
     async fn power_off(&mut self) -> Result<(), BackendError>;

@@ -39,6 +39,8 @@ pub const OUTPUTS: Duration = Duration::from_secs(60);
 pub const CONTROL: Duration = Duration::from_secs(2);
 /// A probe of the guest is answered within this, or is answered with that it was not.
 pub const PROBE: Duration = Duration::from_secs(10);
+/// What a VM's loop is asked by a client it answers within this, a certification after a pause included.
+pub const VM_REQUEST: Duration = Duration::from_secs(BOOT.as_secs() + 5);
 /// The rungs of the shutdown ladder: agent, VMM, TERM, KILL.
 pub const RUNG_AGENT: Duration = Duration::from_secs(5);
 /// The second rung.
@@ -47,21 +49,20 @@ pub const RUNG_VMM: Duration = Duration::from_secs(3);
 pub const RUNG_TERM: Duration = Duration::from_secs(1);
 /// The fourth rung.
 pub const RUNG_KILL: Duration = Duration::from_secs(2);
+/// All rungs together, when nobody says otherwise.
+pub const STOP: Duration = Duration::from_secs(
+    RUNG_AGENT.as_secs() + RUNG_VMM.as_secs() + RUNG_TERM.as_secs() + RUNG_KILL.as_secs(),
+);
+/// The runner of a long-lived VM looks at its row in the store this often.
+pub const STORE_CHECK: Duration = Duration::from_secs(1);
 /// After its guest link broke, a runner waits this long for its VMM to say why.
 pub const EXPLANATION: Duration = Duration::from_secs(1);
 /// A write to the store waits this long for others' writes.
 pub const STORE: Duration = Duration::from_secs(10);
 /// A runner that was told to end has ended after this: what its VMM has to say, all rungs of its ladder, the end
 /// written down, and its own death.
-pub const LADDER: Duration = Duration::from_secs(
-    EXPLANATION.as_secs()
-        + RUNG_AGENT.as_secs()
-        + RUNG_VMM.as_secs()
-        + RUNG_TERM.as_secs()
-        + RUNG_KILL.as_secs()
-        + STORE.as_secs()
-        + DEATH.as_secs(),
-);
+pub const LADDER: Duration =
+    Duration::from_secs(EXPLANATION.as_secs() + STOP.as_secs() + STORE.as_secs() + DEATH.as_secs());
 /// A runner whose VMM does not die is left to wait for it for so long from its end's beginning, as long as its
 /// own heart beats; then it is killed.
 pub const DYING: Duration = Duration::from_secs(60);

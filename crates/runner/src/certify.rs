@@ -5,10 +5,11 @@
 
 use crate::clock;
 use crate::link::{Link, LinkError};
-use outlast_model::{Certificate, ClockInterval, IncarnationId, timeout};
+use outlast_model::{Certificate, ClockInterval, IncarnationId, VmId, timeout};
 use outlast_wire::guest::{
     Clock, GuestMessage, HelloAck, HostMessage, Identity, Reseed, SetIdentity, guest_words,
 };
+use outlast_wire::intent::Purpose;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::time::Duration;
 use thiserror::Error;
@@ -45,16 +46,38 @@ pub(crate) enum CertifyError {
     },
 }
 
+/// Who a guest is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Nameplate {
+    host_name: String,
+    machine_id: String,
+}
+
+impl Nameplate {
+    /// A VM has its own name and the same machine id whenever it is started; everything else is a machine of its
+    /// own, and is named after its incarnation.
+    pub(crate) fn of(purpose: &Purpose, incarnation: IncarnationId) -> Self {
+        let vm = match purpose {
+            Purpose::Vm { vm, name, .. } => vm.parse::<VmId>().ok().map(|vm| (name, vm)),
+            Purpose::Workload { .. } | Purpose::Template { .. } | Purpose::Canary => None,
+        };
+        match vm {
+            Some((name, vm)) => Self { host_name: name.clone(), machine_id: vm.machine_id() },
+            None => Self { host_name: incarnation.host_name(), machine_id: incarnation.machine_id() },
+        }
+    }
+}
+
 /// Certifies the guest behind `link`. The caller holds the deadline; a clock that cannot be brought within
 /// the tolerance is sampled again until then.
 pub(crate) async fn certify(
     link: &mut Link,
-    hello: HelloAck,
-    incarnation: IncarnationId,
+    hello: &HelloAck,
+    nameplate: Nameplate,
 ) -> Result<Certificate, CertifyError> {
     // Order matters: randomness first, so that nothing that follows can draw from a shared pool.
     let entropy_bytes = reseed(link).await?;
-    let identity = identify(link, incarnation).await?;
+    let identity = identify(link, nameplate).await?;
     let (clock, clock_samples) = set_clock(link).await?;
     Ok(Certificate {
         agent_version: guest_words(&hello.agent_version),
@@ -86,8 +109,8 @@ async fn reseed(link: &mut Link) -> Result<u32, CertifyError> {
     }
 }
 
-async fn identify(link: &mut Link, incarnation: IncarnationId) -> Result<Identity, CertifyError> {
-    let (host_name, machine_id) = (incarnation.host_name(), incarnation.machine_id());
+async fn identify(link: &mut Link, nameplate: Nameplate) -> Result<Identity, CertifyError> {
+    let Nameplate { host_name, machine_id } = nameplate;
     let wanted = SetIdentity { host_name: host_name.clone(), machine_id: machine_id.clone() };
     let GuestMessage::Identity(found) =
         link.request("set identity", HostMessage::SetIdentity(wanted)).await?

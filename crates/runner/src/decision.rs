@@ -2,7 +2,7 @@
 //!
 //! | event | before the program was sent | sent, not confirmed | running |
 //! |---|---|---|---|
-//! | kill request, client gone, host signal | killed(by) | killed(by) | killed(by) |
+//! | kill request, client gone, host signal, a VM's stop | killed(by) | killed(by) | killed(by) |
 //! | deadline | not_started (the boot's) | lost (the boot's) | timed_out (the program's) |
 //! | death of guest or VMM, broken link | not_started | lost | lost |
 //! | agent silent, or breaking the protocol | not_started | lost | lost |
@@ -52,9 +52,10 @@ impl Ending {
 pub(crate) fn interrupted(phase: Phase, interrupt: &Interrupt) -> Ending {
     let killed = |by: Killer| Ending::new(Outcome::Killed { by }, DeathCause::Stopped, killed_evidence(by));
     match interrupt {
-        Interrupt::KillRequested => killed(Killer::Request),
         Interrupt::ClientGone => killed(Killer::ClientGone),
         Interrupt::HostSignal => killed(Killer::HostSignal),
+        Interrupt::KillRequested | Interrupt::StopWanted | Interrupt::RowGone => killed(Killer::Request),
+        Interrupt::NotOurs => died(phase, DeathCause::Unknown, "the row is another runner's".to_owned()),
         Interrupt::DeadlinePassed => deadline(phase),
         Interrupt::Vmm(event) => vmm(phase, event),
         Interrupt::LinkLost(cause) => {
@@ -214,6 +215,9 @@ mod tests {
             Just(Interrupt::ClientGone),
             Just(Interrupt::KillRequested),
             Just(Interrupt::HostSignal),
+            Just(Interrupt::StopWanted),
+            Just(Interrupt::RowGone),
+            Just(Interrupt::NotOurs),
             Just(Interrupt::DeadlinePassed),
             Just(Interrupt::OutputNotKept("x".to_owned())),
             Just(Interrupt::InputNotGiven("x".to_owned())),

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::decision::{self, Ending};
 use crate::hold::FaultPoint;
 use crate::incarnation::stand;
-use crate::ladder::{self, Rung};
+use crate::ladder::{self, Patience, Rung};
 use crate::ledger::LedgerError;
 use crate::program;
 use outlast_machine::backend::Backend;
@@ -93,7 +93,9 @@ fn is_workload<B: Backend>(core: &Core<B>) -> bool {
 /// frozen cgroup) makes the incarnation `dying`, with its stack as evidence, for as long as it takes.
 async fn bury_vmm<B: Backend>(core: &mut Core<B>) {
     let Some(vmm) = core.vmm.as_mut() else { return bury_remains(core).await };
-    if ladder::descend(Rung::Kill, vmm, None, &mut core.journal).await.is_err() {
+    // One that a stop has ended needs no rung any more.
+    let lives = !matches!(vmm.process().is_dead(), Ok(true));
+    if lives && ladder::descend(Rung::Kill, vmm, None, Patience::USUAL, &mut core.journal).await.is_err() {
         let evidence = vmm.process().stack_evidence();
         mark_dying(core, evidence).await;
         if let Some(vmm) = core.vmm.as_ref() {

@@ -2,6 +2,7 @@
 //! one place that listens for it.
 
 use crate::lease::Lease;
+use crate::vm::Finding;
 use outlast_machine::backend::{VmmEvent, VmmEvents};
 use outlast_model::timeout;
 use std::io;
@@ -26,6 +27,12 @@ pub(crate) enum Interrupt {
     KillRequested,
     /// SIGTERM or SIGINT.
     HostSignal,
+    /// The store says that this VM is to be stopped.
+    StopWanted,
+    /// The VM's row in the store is gone, or its removal is wanted.
+    RowGone,
+    /// The incarnation's row is another runner's.
+    NotOurs,
     /// The deadline passed.
     DeadlinePassed,
     /// The program's output could not be kept.
@@ -40,9 +47,11 @@ pub(crate) struct Sources {
     vmm: Option<VmmEvents>,
     lease: Lease,
     kills: mpsc::Receiver<()>,
+    findings: Option<mpsc::Receiver<Finding>>,
     terminate: Signal,
     interrupt: Signal,
-    deadline: Instant,
+    /// A long-lived VM that was published has none.
+    deadline: Option<Instant>,
 }
 
 impl Sources {
@@ -50,7 +59,7 @@ impl Sources {
     pub(crate) fn new(lease: Lease, kills: mpsc::Receiver<()>, deadline: Instant) -> io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self { vmm: None, lease, kills, terminate, interrupt, deadline })
+        Ok(Self { vmm: None, lease, kills, findings: None, terminate, interrupt, deadline: Some(deadline) })
     }
 
     /// Listens to this VMM, or to none.
@@ -60,7 +69,17 @@ impl Sources {
 
     /// From now on this is the deadline.
     pub(crate) fn set_deadline(&mut self, deadline: Instant) {
-        self.deadline = deadline;
+        self.deadline = Some(deadline);
+    }
+
+    /// From now on there is none.
+    pub(crate) fn clear_deadline(&mut self) {
+        self.deadline = None;
+    }
+
+    /// Listens to the watch over a VM's row.
+    pub(crate) fn listen_to_the_row(&mut self, findings: mpsc::Receiver<Finding>) {
+        self.findings = Some(findings);
     }
 
     /// The next interrupt. Cancelling it loses nothing.
@@ -71,15 +90,32 @@ impl Sources {
                 None => std::future::pending().await,
             }
         };
+        let finding = async {
+            match &mut self.findings {
+                Some(findings) => findings.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        let deadline = async {
+            match self.deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             // Order matters: the VMM's own end explains more than what follows from it.
             biased;
             event = vmm => Interrupt::Vmm(event),
             Some(()) = self.kills.recv() => Interrupt::KillRequested,
+            Some(finding) = finding => match finding {
+                Finding::StopWanted => Interrupt::StopWanted,
+                Finding::RowGone => Interrupt::RowGone,
+                Finding::NotOurs => Interrupt::NotOurs,
+            },
             () = self.lease.lost() => Interrupt::ClientGone,
             Some(()) = self.terminate.recv() => Interrupt::HostSignal,
             Some(()) = self.interrupt.recv() => Interrupt::HostSignal,
-            () = tokio::time::sleep_until(self.deadline) => Interrupt::DeadlinePassed,
+            () = deadline => Interrupt::DeadlinePassed,
         }
     }
 

@@ -13,7 +13,7 @@ use crate::arguments::Order;
 use crate::birth::{self, BirthError};
 use crate::boot::{Core, Stumble, plan};
 use crate::clock;
-use crate::control::Desk;
+use crate::control::{Desk, Doing, VmDesk};
 use crate::decision::{Ending, Phase, interrupted, told};
 use crate::ending::{self, EndError};
 use crate::event::{Interrupt, Sources};
@@ -21,6 +21,7 @@ use crate::hold::FaultPoint;
 use crate::journal::Journal;
 use crate::lease::Lease;
 use crate::ledger::{Ledger, LedgerError};
+use crate::vm::{self, Asks};
 use crate::{init, program, template};
 use outlast_machine::backend::Backend;
 use outlast_machine::cgroup::{CgroupError, Hierarchy};
@@ -33,7 +34,6 @@ use outlast_store::{IncarnationRow, StoreError};
 use outlast_wire::identity::ProcessIdentity;
 use outlast_wire::intent::{self, Purpose, Start};
 use outlast_wire::journal::{JournalEntry, StepPhase};
-use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -68,9 +68,6 @@ pub(crate) enum RunError {
         /// The intent's.
         found: u32,
     },
-    /// The intent is a VM's, and none has been started here yet.
-    #[error("this runner keeps no VMs")]
-    Vm,
     /// The intent's fault point.
     #[error(transparent)]
     Hold(#[from] HoldError),
@@ -115,18 +112,17 @@ async fn live(order: &Order, who: ProcessIdentity) -> Result<(), RunError> {
     if intent.version != intent::VERSION {
         return Err(RunError::Version { found: intent.version });
     }
-    if matches!(intent.purpose, Purpose::Vm { .. }) {
-        return Err(RunError::Vm);
-    }
     sources.set_deadline(Instant::now() + Duration::from_millis(intent.boot_timeout_ms));
     let hierarchy = Hierarchy::detect_or_do_without().map_err(RunError::Cgroup)?;
+    let evidence = order.places.evidence(id);
+    let (vm, asks) = VmDesk::of(&intent.purpose, &evidence).unzip();
     let desk = Rc::new(Desk {
         incarnation: id.to_string(),
-        state: Cell::new("starting"),
+        state: Doing::new("starting"),
         kills,
         probes: Rc::default(),
+        vm,
     });
-    let evidence = order.places.evidence(id);
     let mut journal = Journal::open(&evidence.journal()).map_err(RunError::Journal)?;
     if let Some(by) = hierarchy.stand_in() {
         journal.note(JournalEntry::Limits { by: by.to_owned() });
@@ -139,7 +135,7 @@ async fn live(order: &Order, who: ProcessIdentity) -> Result<(), RunError> {
     match intent.machine.backend.as_str() {
         Qemu::NAME => {
             let core = Core::<Qemu>::new(order, (who, hierarchy), intent, (ledger, journal, desk));
-            Incarnation { core, sources, fault_point }.live().await
+            Incarnation { core, sources, asks, fault_point }.live().await
         }
         other => Err(RunError::Backend(other.to_owned())),
     }
@@ -149,6 +145,8 @@ async fn live(order: &Order, who: ProcessIdentity) -> Result<(), RunError> {
 struct Incarnation<B: Backend> {
     core: Core<B>,
     sources: Sources,
+    /// What clients ask of a long-lived VM; nothing else has one.
+    asks: Option<Asks>,
     fault_point: FaultPoint,
 }
 
@@ -199,6 +197,9 @@ impl<B: Backend> Incarnation<B> {
         if let Some(events) = self.core.vmm_events.take() {
             self.sources.listen_to(Some(events));
         }
+        if let Some(findings) = self.core.findings.take() {
+            self.sources.listen_to_the_row(findings);
+        }
         match &made {
             Ok(()) => self.core.journal.step(step, StepPhase::Done, None),
             Err(stumble) => self.core.journal.step(step, StepPhase::Failed, Some(stumble.to_string())),
@@ -217,8 +218,8 @@ impl<B: Backend> Incarnation<B> {
             | BootStep::Disks
             | BootStep::StartGuest
             | BootStep::AgentHello
-            | BootStep::Certify
             | BootStep::Settle
+            | BootStep::Certify
             | BootStep::Inputs
             | BootStep::StartProgram => tokio::select! {
                 biased;
@@ -285,11 +286,14 @@ impl<B: Backend> Incarnation<B> {
                 let rest = (&mut self.sources, log, &mut self.core.journal);
                 template::make(vmm, link, warm_up.as_ref(), &directory, rest).await
             }
+            Purpose::Vm { .. } => {
+                let Some(mut asks) = self.asks.take() else { return unbooted() };
+                self.sources.clear_deadline();
+                vm::stay(&mut self.core, &mut self.sources, &mut asks).await
+            }
             Purpose::Canary => {
                 Ending::new(Outcome::Completed, DeathCause::Stopped, "the canary's agent answered")
             }
-            // Refused before it was claimed.
-            Purpose::Vm { .. } => unbooted(),
         }
     }
 

@@ -30,7 +30,8 @@ pub(crate) enum Rung {
 impl Rung {
     const ALL: [Self; 4] = [Self::Agent, Self::Vmm, Self::Term, Self::Kill];
 
-    const fn name(self) -> &'static str {
+    /// The word in journals and death certificates.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Agent => "agent",
             Self::Vmm => "vmm",
@@ -39,13 +40,34 @@ impl Rung {
         }
     }
 
-    const fn patience(self) -> Duration {
+    const fn usual_patience(self) -> Duration {
         match self {
             Self::Agent => timeout::RUNG_AGENT,
             Self::Vmm => timeout::RUNG_VMM,
             Self::Term => timeout::RUNG_TERM,
             Self::Kill => timeout::RUNG_KILL,
         }
+    }
+}
+
+/// How long each rung is given, as a share of the time for all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Patience {
+    whole: Duration,
+}
+
+impl Patience {
+    /// The usual patience.
+    pub(crate) const USUAL: Self = Self { whole: timeout::STOP };
+
+    /// All rungs together take at most this long.
+    pub(crate) const fn share(whole: Duration) -> Self {
+        Self { whole }
+    }
+
+    /// What is left of the whole when it is shared out as usually.
+    fn of(self, rung: Rung) -> Duration {
+        rung.usual_patience().mul_f64(self.whole.as_secs_f64() / timeout::STOP.as_secs_f64())
     }
 }
 
@@ -60,14 +82,20 @@ pub(crate) async fn descend<B: Backend>(
     first: Rung,
     vmm: &mut B,
     mut link: Option<&mut Link>,
+    patience: Patience,
     journal: &mut Journal,
 ) -> Result<Rung, StillAlive> {
     for rung in Rung::ALL.into_iter().filter(|rung| *rung >= first) {
+        let patience = patience.of(rung);
         let asked = async {
-            ask(rung, vmm, link.as_deref_mut()).await;
-            dead(vmm.process()).await;
+            ask(rung, vmm, link.as_deref_mut(), patience).await;
+            tokio::select! {
+                biased;
+                () = dead(vmm.process()) => {}
+                () = listen(link.as_deref_mut()) => {}
+            }
         };
-        let worked = tokio::time::timeout(rung.patience(), asked).await.is_ok();
+        let worked = tokio::time::timeout(patience, asked).await.is_ok();
         journal.note(JournalEntry::Rung { rung: rung.name().to_owned(), worked });
         if worked {
             return Ok(rung);
@@ -86,13 +114,26 @@ pub(crate) async fn dead(process: &Process) {
     }
 }
 
+/// Half of the first rung's time is for the programs in the guest to end; the other half for the guest itself.
+fn grace(patience: Duration) -> u32 {
+    u32::try_from((patience / 2).as_millis()).unwrap_or(u32::MAX)
+}
+
+/// Hears what the guest still says, for those who listen to the link, and never ends.
+async fn listen(link: Option<&mut Link>) {
+    if let Some(link) = link {
+        while link.next().await.is_ok() {}
+    }
+    std::future::pending::<()>().await;
+}
+
 /// Does what the rung says. A rung that cannot even be asked is one that did not work: the next one follows
 /// when its patience is over, unless the VMM dies first.
-async fn ask<B: Backend>(rung: Rung, vmm: &mut B, link: Option<&mut Link>) {
+async fn ask<B: Backend>(rung: Rung, vmm: &mut B, link: Option<&mut Link>, patience: Duration) {
     let refused = match rung {
         Rung::Agent => match link {
             Some(link) => link
-                .request("power off", HostMessage::PowerOff(PowerOff { grace_ms: 0 }))
+                .request("power off", HostMessage::PowerOff(PowerOff { grace_ms: grace(patience) }))
                 .await
                 .err()
                 .map(|e| e.to_string()),
@@ -104,5 +145,23 @@ async fn ask<B: Backend>(rung: Rung, vmm: &mut B, link: Option<&mut Link>) {
     };
     if let Some(error) = refused {
         tracing::debug!(rung = rung.name(), error, "a rung of the shutdown ladder");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rungs_share_the_whole_time_and_the_usual_one_is_theirs() {
+        for seconds in [1, 10, 300] {
+            let whole = Duration::from_secs(seconds);
+            let patience = Patience::share(whole);
+            let together: Duration = Rung::ALL.into_iter().map(|rung| patience.of(rung)).sum();
+            assert!(together.abs_diff(whole) < Duration::from_millis(1), "{together:?} of {whole:?}");
+        }
+        for rung in Rung::ALL {
+            assert_eq!(Patience::USUAL.of(rung), rung.usual_patience());
+        }
     }
 }

@@ -34,6 +34,7 @@ mod output;
 mod probe;
 mod program;
 mod template;
+mod vm;
 
 use arguments::Command;
 use std::process::ExitCode;

@@ -13,6 +13,7 @@ use outlast_wire::guest::{
     MAX_CHUNK, PROTOCOL, Ping, Refused, guest_words,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
+use std::fmt;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -117,6 +118,12 @@ fn errno_text(errno: i32) -> String {
     if errno == 0 { String::new() } else { format!(" ({})", io::Error::from_raw_os_error(errno)) }
 }
 
+/// Takes the messages of its own streams, whoever awaits the link for whatever else.
+pub(crate) trait Listener: fmt::Debug {
+    /// Takes a message; gives it back when it is not for this listener.
+    fn hear(&self, stream: u32, message: GuestMessage) -> Option<GuestMessage>;
+}
+
 /// A connection to the agent.
 #[derive(Debug)]
 pub struct Link {
@@ -132,6 +139,7 @@ pub struct Link {
     steps: u32,
     probes: Rc<Probes>,
     probing: Option<Probing>,
+    listener: Option<Rc<dyn Listener>>,
 }
 
 /// A ping on its way.
@@ -156,12 +164,18 @@ impl Link {
             steps: 0,
             probes: Rc::default(),
             probing: None,
+            listener: None,
         }
     }
 
     /// The same, carrying out these probes while it is awaited.
     pub(crate) fn probed(self, probes: Rc<Probes>) -> Self {
         Self { probes, ..self }
+    }
+
+    /// From now on messages are offered to `listener` first.
+    pub(crate) fn listen(&mut self, listener: Rc<dyn Listener>) {
+        self.listener = Some(listener);
     }
 
     /// A stream id not used on this connection.
@@ -226,7 +240,10 @@ impl Link {
             (stream, message) if self.probing.as_ref().is_some_and(|probing| probing.stream == stream) => {
                 self.end_probe(&message).map(|()| None)
             }
-            heard => Ok(Some(heard)),
+            (stream, message) => Ok(match &self.listener {
+                Some(listener) => listener.hear(stream, message).map(|message| (stream, message)),
+                None => Some((stream, message)),
+            }),
         }
     }
 

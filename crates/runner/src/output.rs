@@ -64,6 +64,11 @@ impl OutputLog {
         })
     }
 
+    /// Its length so far, in bytes.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
     /// Keeps bytes the program wrote, as far as there is room.
     pub(crate) fn append(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
         let header = HEADER as u64;
@@ -109,11 +114,19 @@ impl OutputLog {
         Ok(())
     }
 
-    /// Marks what was dropped and syncs. Returns the log's length and how many bytes were dropped.
+    /// Marks what was dropped. Returns the log's length and how many bytes were dropped.
+    pub(crate) fn close(mut self) -> io::Result<(u64, u64)> {
+        self.mark_all()?;
+        Ok((self.length, self.dropped))
+    }
+
+    fn mark_all(&mut self) -> io::Result<()> {
+        if self.dropped > 0 { self.mark() } else { Ok(()) }
+    }
+
+    /// The same, and syncs: for what an outcome speaks of.
     pub(crate) fn finish(mut self) -> io::Result<(u64, u64)> {
-        if self.dropped > 0 {
-            self.mark()?;
-        }
+        self.mark_all()?;
         if self.length > MAGIC.len() as u64 {
             self.file.sync_data()?;
         }

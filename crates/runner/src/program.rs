@@ -175,7 +175,7 @@ impl Running {
 }
 
 /// What a link that is of no further use means.
-async fn interrupt_of(error: &LinkError, sources: &mut Sources) -> Interrupt {
+pub(crate) async fn interrupt_of(error: &LinkError, sources: &mut Sources) -> Interrupt {
     let said = crate::boot::chain(error);
     match error.fault() {
         Fault::Silent => Interrupt::AgentSilent(said),

@@ -210,7 +210,7 @@ pub(crate) fn new_vm_start(number: u64, incarnation: u64) -> NewVmStart {
     NewVmStart {
         vm: vm_id(number),
         incarnation: incarnation_id(incarnation),
-        intent: intent(Purpose::Vm { vm, name }),
+        intent: intent(Purpose::Vm { vm, name, memory_max: 1 << 27, pids_max: 1024 }),
         created_unix_ns: 1_100,
     }
 }

@@ -189,6 +189,13 @@ pub enum Answer {
         /// Where what it writes is appended ([`crate::output_log`]).
         log: PathBuf,
     },
+    /// The program's log has grown. Only the newest length is told, so that whoever reads slowly is told less.
+    ExecOutput {
+        /// The program's number.
+        exec: u32,
+        /// The length of its log, in bytes.
+        log_bytes: u64,
+    },
     /// The program is over.
     ExecEnded {
         /// Its number.
@@ -256,6 +263,7 @@ mod tests {
             },
             Answer::Monitor { said: serde_json::json!({ "return": {} }) },
             Answer::ExecStarted { exec: 1, log: "/e/exec-1.log".into() },
+            Answer::ExecOutput { exec: 1, log_bytes: 98 },
             Answer::ExecEnded { exec: 1, outcome, log_bytes: 99 },
             Answer::Refused { cause: "no".to_owned() },
         ]

@@ -70,6 +70,10 @@ pub enum Purpose {
         vm: String,
         /// Its name, which is the guest's host name.
         name: String,
+        /// `memory.max` of each program that is run in it, in bytes.
+        memory_max: u64,
+        /// `pids.max` of each program that is run in it.
+        pids_max: u32,
     },
 }
 
@@ -174,6 +178,8 @@ pub struct Scratch {
     pub path: PathBuf,
     /// `raw` or `qcow2`.
     pub format: String,
+    /// Its size as the guest sees it, in bytes.
+    pub bytes: u64,
 }
 
 /// How an incarnation comes to life.

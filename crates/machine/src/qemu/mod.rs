@@ -35,6 +35,7 @@ use qapi::qmp::{
 };
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::UnixStream;
@@ -133,6 +134,13 @@ impl Backend for Qemu {
         self.monitor.execute(qmp::migrate { uri, channels: None, detach: None, resume: None }).await?;
         self.migration_completed("saved").await?;
         self.monitor.execute(qmp::remove_fd { fdset_id: OUTGOING_SET, fd: None }).await.map(drop)
+    }
+
+    fn monitor(
+        &self,
+        command: &str,
+    ) -> Result<impl Future<Output = Result<Value, BackendError>> + use<> + 'static, BackendError> {
+        self.monitor.submit_raw(command)
     }
 
     async fn power_off(&mut self) -> Result<(), BackendError> {

@@ -77,6 +77,24 @@ impl Monitor {
         self.send(command, Some(descriptor))?.answer().await
     }
 
+    /// Sends a command that somebody wrote by hand: a JSON object with `execute` and, if need be, `arguments`, or a bare
+    /// name. The future is its answer, within [`timeout::MONITOR`], and does not borrow the monitor.
+    pub(super) fn submit_raw(
+        &self,
+        command: &str,
+    ) -> Result<impl Future<Output = Result<Any, BackendError>> + use<>, BackendError> {
+        let line = raw_line(command)?;
+        let (reply, answered) = oneshot::channel();
+        self.requests
+            .try_send(Request { line, descriptor: None, reply })
+            .map_err(|_| BackendError::HungUp { command: RAW })?;
+        Ok(async move {
+            let answer = within(timeout::MONITOR, RAW, answered).await?;
+            let answer = answer.map_err(|_| BackendError::HungUp { command: RAW })?;
+            answer.map_err(|error| BackendError::Refused { command: RAW, message: shortened(&error.desc) })
+        })
+    }
+
     fn send<C: Command>(&self, command: C, descriptor: Option<OwnedFd>) -> Result<Pending<C>, BackendError> {
         let line = line_of(command)?;
         let (reply, receiver) = oneshot::channel();
@@ -138,6 +156,33 @@ fn nonsense(command: &'static str, detail: &str) -> BackendError {
     BackendError::Nonsense { command, detail: shortened(detail) }
 }
 
+/// What a command written by hand is called in errors.
+const RAW: &str = "the command";
+
+/// The line of a command written by hand. It has no id and no other key: those are ours.
+fn raw_line(command: &str) -> Result<serde_json::Map<String, Any>, BackendError> {
+    let bad = |detail: &str| BackendError::NotACommand { detail: detail.to_owned() };
+    let command = command.trim();
+    let name = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    if !command.is_empty() && command.chars().all(name) {
+        return Ok(serde_json::Map::from_iter([("execute".to_owned(), Any::from(command))]));
+    }
+    let line: Any = serde_json::from_str(command).map_err(|error| bad(&error.to_string()))?;
+    let Any::Object(line) = line else { return Err(bad("it is JSON, but no object")) };
+    if !line.get("execute").is_some_and(Any::is_string) {
+        return Err(bad("it has no \"execute\" that names a command"));
+    }
+    if line.get("arguments").is_some_and(|arguments| !arguments.is_object()) {
+        return Err(bad("its \"arguments\" are no object"));
+    }
+    match line.keys().find(|key| !matches!(key.as_str(), "execute" | "arguments")) {
+        Some(key) => {
+            Err(bad(&format!("it has a \"{}\", and may have \"execute\" and \"arguments\"", shortened(key))))
+        }
+        None => Ok(line),
+    }
+}
+
 /// `{"execute": NAME, "arguments": {…}}`.
 fn line_of<C: Command>(command: C) -> Result<serde_json::Map<String, Any>, BackendError> {
     let line = serde_json::to_value(Execute::<C, u64>::with_command(command));
@@ -163,5 +208,24 @@ mod tests {
             "arguments": { "uri": "file:/dev/fdset/1", "exit-on-error": false },
         });
         assert_eq!(Any::Object(line.unwrap()), expected);
+    }
+
+    #[test]
+    fn what_is_written_by_hand_is_a_name_or_an_object_and_nothing_else() {
+        let line = |text: &str| raw_line(text).map(|line| Any::Object(line).to_string());
+        assert_eq!(line(" query-status ").unwrap(), r#"{"execute":"query-status"}"#);
+        let whole = r#"{"execute":"qom-get","arguments":{"path":"/"}}"#;
+        assert_eq!(line(whole).unwrap().len(), whole.len());
+        for bad in [
+            "",
+            "query status",
+            "[]",
+            "{",
+            r#"{"arguments":{}}"#,
+            r#"{"execute":1}"#,
+            r#"{"execute":"a","id":1}"#,
+        ] {
+            assert!(matches!(line(bad), Err(BackendError::NotACommand { .. })), "{bad}");
+        }
     }
 }

@@ -1,18 +1,20 @@
 //! Certify: randomness, identity and clock are what this incarnation's must be. Fails closed; nothing to undo.
 
 use super::{Core, Stumble};
-use crate::{certify, program};
+use crate::certify::{self, Nameplate};
+use crate::program;
 use outlast_machine::backend::Backend;
 use outlast_wire::intent::Start;
 
 pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> {
-    let (Some(link), Some(hello)) = (core.link.as_mut(), core.hello.take()) else {
+    let (Some(link), Some(hello)) = (core.link.as_mut(), core.hello.as_ref()) else {
         return Err(Stumble::Failed("no agent has answered".to_owned()));
     };
     if let (Start::Boot, Some(started)) = (&core.intent.start, core.guest_started) {
         certify::check_clock_rate(hello.uptime_ms, started.elapsed()).map_err(Stumble::failed)?;
     }
-    let certificate = certify::certify(link, hello, core.id).await.map_err(Stumble::on_link)?;
+    let nameplate = Nameplate::of(&core.intent.purpose, core.id);
+    let certificate = certify::certify(link, hello, nameplate).await.map_err(Stumble::on_link)?;
     core.certificate = Some(certificate);
     core.timings.ready = Some(program::since_request(&core.intent));
     Ok(())

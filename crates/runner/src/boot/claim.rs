@@ -7,24 +7,38 @@
 use super::{Core, Presence, Stumble, chain};
 use crate::clock;
 use crate::event::Interrupt;
+use crate::vm::{Watch, Watched};
 use outlast_machine::backend::Backend;
 use outlast_machine::cgroup;
 use outlast_model::timeout;
 use outlast_store::ClaimError;
 use outlast_wire::intent::Purpose;
 use std::io;
+use std::rc::Rc;
 
 pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> {
     let (id, who) = (core.id, core.who.clone());
     let claimed = core.ledger.call(move |store| store.claim(id, &who, clock::unix_ns())).await;
     match claimed.map_err(Stumble::failed)? {
-        Ok(_intent) => unless_killed(core).await,
+        Ok(_intent) => {
+            watch_the_row(core);
+            unless_killed(core).await
+        }
         Err(ClaimError::Store(error)) => Err(Stumble::failed(error)),
         Err(taken) => {
             tracing::warn!(error = %taken, "the row is not there to be claimed");
             Err(Stumble::NotOurs)
         }
     }
+}
+
+/// A VM's row is watched from now on: its stop and its removal are written there first.
+fn watch_the_row<B: Backend>(core: &mut Core<B>) {
+    let Some(vm) = &core.desk.vm else { return };
+    let watched = Watched { incarnation: core.id, who: core.who.clone(), vmm: Rc::clone(&vm.vmm) };
+    let (watch, findings) = Watch::start(core.ledger.clone(), watched);
+    core.watch = Some(watch);
+    core.findings = Some(findings);
 }
 
 /// A kill that was wished for before there was a runner to ask is in the store alone. Only workloads are
@@ -42,6 +56,7 @@ async fn unless_killed<B: Backend>(core: &Core<B>) -> Result<(), Stumble> {
 }
 
 pub(super) fn undo<B: Backend>(core: &mut Core<B>) -> Result<(), String> {
+    core.watch = None;
     let input = match std::fs::remove_dir_all(core.evidence.input()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(chain(&error)),
         Ok(()) | Err(_) => Ok(()),

@@ -6,7 +6,7 @@
 use super::{Core, Presence, Stumble, chain};
 use crate::event::Interrupt;
 use crate::init::Reaping;
-use crate::ladder::{self, Rung};
+use crate::ladder::{self, Patience, Rung};
 use outlast_machine::backend::{
     Backend, LaunchError, LaunchPlan, MemoryBacking, VmmEvent, VmmEvents, VmmExit,
 };
@@ -49,6 +49,9 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
         Ok(()) => Ok(()),
         Err(unconfined) => Err(unless_dead(unconfined, vmm.process(), &mut events).await),
     };
+    if let Some(desk) = &core.desk.vm {
+        *desk.vmm.borrow_mut() = Some(vmm.process().identity().clone());
+    }
     core.vmm = Some(vmm);
     core.vmm_events = Some(events);
     looked_at
@@ -96,7 +99,7 @@ fn memory(purpose: &Purpose, start: &Start) -> MemoryBacking {
 pub(super) async fn undo<B: Backend>(core: &mut Core<B>) -> Result<(), String> {
     core.vmm_events = None;
     let Some(vmm) = core.vmm.as_mut() else { return alone().await };
-    match ladder::descend(Rung::Kill, vmm, None, &mut core.journal).await {
+    match ladder::descend(Rung::Kill, vmm, None, Patience::USUAL, &mut core.journal).await {
         Ok(_rung) => {
             core.vmm = None;
             core.reaping.set(Reaping::All);

@@ -15,6 +15,7 @@ mod inputs;
 mod launch_vmm;
 mod publish;
 mod run_directory;
+mod settle;
 mod start_guest;
 mod start_program;
 
@@ -30,6 +31,7 @@ use crate::ledger::Ledger;
 use crate::link::{Fault, Link, LinkError};
 use crate::output::OutputLog;
 use crate::program::Running;
+use crate::vm::{Finding, Watch};
 use outlast_machine::backend::{Backend, VmmEvents};
 use outlast_machine::cgroup::{Hierarchy, IncarnationCgroup};
 use outlast_model::{BootStep, Certificate, IncarnationId, StoreId};
@@ -44,6 +46,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 /// Why a step did not get done.
@@ -151,6 +154,11 @@ pub(crate) struct Core<B: Backend> {
     /// Whether the program may have left for the guest: from then on nobody can say that it never ran.
     pub(crate) program_sent: bool,
     pub(crate) program: Option<Running>,
+    /// Whether the vCPUs stand still because somebody asked for it.
+    pub(crate) paused: bool,
+    /// The watch over a VM's row, and what it found until somebody listens.
+    pub(crate) watch: Option<Watch>,
+    pub(crate) findings: Option<mpsc::Receiver<Finding>>,
     pub(crate) timings: Timings,
 }
 
@@ -189,6 +197,9 @@ impl<B: Backend> Core<B> {
             output: None,
             program_sent: false,
             program: None,
+            paused: false,
+            watch: None,
+            findings: None,
             timings: Timings::default(),
         }
     }
@@ -203,8 +214,8 @@ impl<B: Backend> Core<B> {
             BootStep::LaunchVmm => launch_vmm::make(self).await,
             BootStep::StartGuest => start_guest::make(self).await,
             BootStep::AgentHello => agent_hello::make(self).await,
+            BootStep::Settle => settle::make(self).await,
             BootStep::Certify => certify::make(self).await,
-            BootStep::Settle => Err(Stumble::Failed("this runner keeps no VMs".to_owned())),
             BootStep::Inputs => inputs::make(self).await,
             BootStep::Publish => publish::make(self).await,
             BootStep::StartProgram => start_program::make(self).await,
@@ -221,8 +232,8 @@ impl<B: Backend> Core<B> {
             BootStep::AgentHello => agent_hello::undo(self),
             // What these do lies in the guest, which goes with the VMM, or in the row, which only grows.
             BootStep::StartGuest
-            | BootStep::Certify
             | BootStep::Settle
+            | BootStep::Certify
             | BootStep::Inputs
             | BootStep::Publish
             | BootStep::StartProgram => Ok(()),
@@ -238,8 +249,8 @@ impl<B: Backend> Core<B> {
             BootStep::LaunchVmm => launch_vmm::probe(self),
             BootStep::AgentHello => agent_hello::probe(self),
             BootStep::StartGuest
-            | BootStep::Certify
             | BootStep::Settle
+            | BootStep::Certify
             | BootStep::Inputs
             | BootStep::Publish
             | BootStep::StartProgram => Presence::Absent,

@@ -69,7 +69,7 @@ impl Store {
 
 fn is_for(purpose: &Purpose, vm: &VmRecord) -> bool {
     match purpose {
-        Purpose::Vm { vm: id, name } => id.parse() == Ok(vm.id) && *name == vm.name,
+        Purpose::Vm { vm: id, name, .. } => id.parse() == Ok(vm.id) && *name == vm.name,
         Purpose::Workload { .. } | Purpose::Template { .. } | Purpose::Canary => false,
     }
 }

@@ -1,39 +1,30 @@
-//! The control socket: answers clients of the same user, and passes a kill on to the loop.
+//! The control socket: answers clients of the same user, and passes on to the loop what only that can do.
 //!
-//! Every client is served on its own; a slow, silent or lying one costs a place among
-//! [`MAX_CLIENTS`] for at most the deadline, and nothing else.
+//! Every client is served on its own; a slow, silent or lying one costs a place among [`MAX_CLIENTS`] for at most
+//! the deadline, and nothing else. One that runs a program in a VM keeps its place until the program is over.
 
-use crate::probe::Probes;
-use outlast_model::timeout;
-use outlast_wire::control::{Answer, GENERATION, Greeting, MAX_FRAME, Request};
-use serde_json::Value;
-use std::cell::Cell;
+mod attached;
+mod desk;
+mod exec;
+#[cfg(test)]
+mod exec_tests;
+mod frame;
+
+pub(crate) use desk::{Desk, Doing, VmDesk};
+
+use frame::{ClientError, receive, send};
+use outlast_wire::control::{GENERATION, Greeting, Request};
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
-use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
-/// Clients served at once.
-const MAX_CLIENTS: usize = 32;
+/// Clients served at once: as many as programs may run in a VM, and as many again to look after them.
+const MAX_CLIENTS: usize = 128;
 /// After a client that could not be accepted the next one is waited for only then.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// What the server knows and tells.
-#[derive(Debug)]
-pub(crate) struct Desk {
-    /// The incarnation's id.
-    pub(crate) incarnation: String,
-    /// The word for what it is doing.
-    pub(crate) state: Cell<&'static str>,
-    /// Where kills go; one waiting is as good as many.
-    pub(crate) kills: mpsc::Sender<()>,
-    /// Where probes of the guest wait.
-    pub(crate) probes: Rc<Probes>,
-}
 
 /// The listening socket. Dropping it stops the service.
 #[derive(Debug)]
@@ -78,21 +69,6 @@ async fn serve(listener: UnixListener, desk: Rc<Desk>) {
     }
 }
 
-/// Why a client was hung up on.
-#[derive(Debug, Error)]
-enum ClientError {
-    #[error("not of this user")]
-    Stranger,
-    #[error("frame of {0} bytes")]
-    TooLong(u32),
-    #[error("silent")]
-    Silent,
-    #[error("not the protocol")]
-    Malformed(#[source] serde_json::Error),
-    #[error("connection failed")]
-    Io(#[from] io::Error),
-}
-
 async fn attend(mut stream: UnixStream, desk: &Desk) -> Result<(), ClientError> {
     let ours = rustix::process::geteuid().as_raw();
     // Root may always; it could signal us anyway.
@@ -104,85 +80,17 @@ async fn attend(mut stream: UnixStream, desk: &Desk) -> Result<(), ClientError> 
     let Some(greeting) = receive(&mut stream).await? else { return Ok(()) };
     serde_json::from_value::<Greeting>(greeting).map_err(ClientError::Malformed)?;
     while let Some(request) = receive(&mut stream).await? {
-        send(&mut stream, serde_json::to_vec(&desk.answer(request).await)).await?;
+        match serde_json::from_value::<Request>(request) {
+            // From here on the connection is the program's.
+            Ok(Request::Exec(request)) => return exec::attend(stream, desk, request).await,
+            request => send(&mut stream, serde_json::to_vec(&desk.answer(request).await)).await?,
+        }
     }
     Ok(())
 }
 
 fn greeting() -> Greeting {
     Greeting { generation: GENERATION, version: env!("CARGO_PKG_VERSION").to_owned() }
-}
-
-impl Desk {
-    async fn answer(&self, request: Value) -> Answer {
-        match serde_json::from_value::<Request>(request) {
-            Ok(Request::Ping) => {
-                Answer::Pong { incarnation: self.incarnation.clone(), state: self.state.get().to_owned() }
-            }
-            Ok(Request::Probe) => self.probe().await,
-            Ok(
-                Request::Status
-                | Request::Stop { .. }
-                | Request::Pause
-                | Request::Resume
-                | Request::Monitor { .. }
-                | Request::Exec(_)
-                | Request::Stdin { .. }
-                | Request::Signal { .. }
-                | Request::Resize { .. },
-            ) => Answer::Refused { cause: "that is asked of VMs, and this is none".to_owned() },
-            Ok(Request::Kill) => {
-                // A full queue holds a kill already.
-                let _ = self.kills.try_send(());
-                Answer::Accepted
-            }
-            Err(error) => Answer::Refused { cause: format!("unknown request: {error}") },
-        }
-    }
-}
-
-impl Desk {
-    /// A round trip through the guest.
-    async fn probe(&self) -> Answer {
-        let refused = |cause: String| Answer::Refused { cause };
-        match tokio::time::timeout(timeout::PROBE, self.probes.ask()).await {
-            Ok(Ok(took)) => {
-                Answer::Probed { round_trip_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX) }
-            }
-            Ok(Err(_)) => refused("the guest link ended".to_owned()),
-            Err(_) => refused(format!("the agent did not answer within {} s", timeout::PROBE.as_secs())),
-        }
-    }
-}
-
-/// Sends a message, as [`serde_json::to_vec`] made it.
-async fn send(stream: &mut UnixStream, message: serde_json::Result<Vec<u8>>) -> Result<(), ClientError> {
-    let body = message.map_err(ClientError::Malformed)?;
-    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
-    let written = async {
-        stream.write_all(&length.to_be_bytes()).await?;
-        stream.write_all(&body).await
-    };
-    tokio::time::timeout(timeout::CONTROL, written).await.map_err(|_| ClientError::Silent)??;
-    Ok(())
-}
-
-/// The next frame, or `None` when the client hung up between frames.
-async fn receive(stream: &mut UnixStream) -> Result<Option<Value>, ClientError> {
-    let frame = async {
-        let length = match stream.read_u32().await {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            length => length?,
-        };
-        if length as usize > MAX_FRAME {
-            return Err(ClientError::TooLong(length));
-        }
-        // Read as it comes: an announced length alone takes no memory.
-        let mut body = Vec::new();
-        stream.take(u64::from(length)).read_to_end(&mut body).await?;
-        serde_json::from_slice(&body).map(Some).map_err(ClientError::Malformed)
-    };
-    tokio::time::timeout(timeout::CONTROL, frame).await.map_err(|_| ClientError::Silent)?
 }
 
 /// `Semaphore::acquire_owned` wants an `Arc`; everything here lives on one thread.
@@ -209,6 +117,9 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use outlast_wire::control::Answer;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::mpsc;
     use tokio::task::LocalSet;
 
     fn desk() -> (Rc<Desk>, mpsc::Receiver<()>) {
@@ -216,9 +127,10 @@ mod tests {
         (
             Rc::new(Desk {
                 incarnation: "inc".to_owned(),
-                state: Cell::new("running"),
+                state: Doing::new("running"),
                 kills,
                 probes: Rc::default(),
+                vm: None,
             }),
             received,
         )

@@ -1,0 +1,23 @@
+//! Settle: the VM's own disk is mounted in the guest, and the root that programs see is written to it.
+//!
+//! After certify, so that what is written to the disk has the right time; the agent takes the machine's identity along.
+//! Nothing to undo: it goes with the VMM, and the disk is the VM's, not this incarnation's.
+
+use super::{Core, Stumble};
+use crate::link::LinkError;
+use outlast_machine::backend::Backend;
+use outlast_wire::guest::{GuestMessage, HostMessage, Settle};
+
+/// Where the guest's kernel shows the second disk.
+const DEVICE: &str = "/dev/vdb";
+
+pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> {
+    let (Some(disk), Some(link)) = (&core.intent.machine.scratch, core.link.as_mut()) else {
+        return Err(Stumble::Failed("there is no disk, or no guest to mount it".to_owned()));
+    };
+    let settle = Settle { device: DEVICE.to_owned(), bytes: disk.bytes };
+    match link.request("settle", HostMessage::Settle(settle)).await.map_err(Stumble::on_link)? {
+        GuestMessage::Done(_) => Ok(()),
+        _ => Err(Stumble::on_link(LinkError::Unexpected { request: "settle" })),
+    }
+}
