@@ -40,6 +40,9 @@ pub(crate) enum ExecError {
     /// There are too many already.
     #[error("{MAX_EXECS} programs run in this VM already")]
     TooMany,
+    /// Nothing runs in the guest now.
+    #[error("the VM is paused")]
+    Paused,
     /// Its log.
     #[error("cannot make the program's output log")]
     Log(#[source] io::Error),

@@ -20,6 +20,7 @@ mod testing;
 mod watch;
 
 pub(crate) use ask::{Ask, Asks, ProgramAsk, Reply, StopOrder};
+use execs::ExecError;
 pub(crate) use execs::{ExecEnd, Execs, Opened, attach, remove_log};
 pub(crate) use watch::{Finding, Watch, Watched};
 
@@ -118,6 +119,10 @@ async fn answer<B: Backend>(
         Ask::Resume { reply } => (reply, pause::resume(core, sources).await),
         Ask::Monitor { command, reply } => {
             monitor(core, &command, reply);
+            return None;
+        }
+        Ask::Program(ProgramAsk::Open { reply, .. }) if core.paused => {
+            let _ = reply.send(Err(ExecError::Paused));
             return None;
         }
         Ask::Program(ask) => {
