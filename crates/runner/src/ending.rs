@@ -79,10 +79,15 @@ async fn write_down<B: Backend>(core: &mut Core<B>, mut ending: Ending) -> Resul
     write(core, end).await
 }
 
-/// How far a VM came that was never published.
+/// How far a VM came that was never published: where it failed, or where it was when it was ended.
 fn failed_start<B: Backend>(core: &Core<B>, outcome: &Outcome) -> Option<FailedStart> {
-    let vm = matches!(core.intent.purpose, Purpose::Vm { .. });
-    vm.then(|| FailedStart::of(outcome)).flatten()
+    if core.published || !matches!(core.intent.purpose, Purpose::Vm { .. }) {
+        return None;
+    }
+    FailedStart::of(outcome).or_else(|| {
+        let reached = core.begun.last().copied().unwrap_or(BootStep::Claim);
+        Some(FailedStart { step: reached.name().to_owned(), cause: outcome.to_string() })
+    })
 }
 
 fn is_workload<B: Backend>(core: &Core<B>) -> bool {

@@ -154,6 +154,8 @@ pub(crate) struct Core<B: Backend> {
     /// Whether the program may have left for the guest: from then on nobody can say that it never ran.
     pub(crate) program_sent: bool,
     pub(crate) program: Option<Running>,
+    /// Whether the store says that it runs.
+    pub(crate) published: bool,
     /// Whether the vCPUs stand still because somebody asked for it.
     pub(crate) paused: bool,
     /// The watch over a VM's row, and what it found until somebody listens.
@@ -197,6 +199,7 @@ impl<B: Backend> Core<B> {
             output: None,
             program_sent: false,
             program: None,
+            published: false,
             paused: false,
             watch: None,
             findings: None,

@@ -26,6 +26,7 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
     let (id, who) = (core.id, core.who.clone());
     let published = core.ledger.call(move |store| store.publish(id, &who, &publication)).await;
     published.map_err(Stumble::failed)?.map_err(Stumble::failed)?;
+    core.published = true;
     core.desk.state.set("running");
     Ok(())
 }
