@@ -156,7 +156,7 @@ impl Ground {
             command_line: machine.command_line.clone(),
             backend: machine.backend.clone(),
             vmm_digest: self.vmm_digest(),
-            topology: Qemu::topology(),
+            topology: Qemu::topology(machine),
             accelerator: machine.accelerator.clone(),
             cpu_model: machine.cpu_model.clone(),
             host_cpu,

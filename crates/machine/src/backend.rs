@@ -11,6 +11,7 @@
 //! what an event means for an outcome: events go up, the runner's loop decides.
 
 use crate::cgroup::{CgroupError, VmmCgroup};
+use crate::disk::DiskError;
 use crate::jail::{Identity, JailError};
 use crate::process::{Process, ProcessError};
 use outlast_wire::intent::Machine;
@@ -161,6 +162,9 @@ pub enum LaunchError {
         #[source]
         source: io::Error,
     },
+    /// The machine's own disk cannot be used.
+    #[error("cannot use the machine's disk")]
+    Disk(#[source] DiskError),
     /// The jail's specification could not be handed over.
     #[error("cannot describe the jail")]
     Jail(#[source] JailError),
@@ -297,8 +301,9 @@ pub trait Backend: Sized {
     /// What this driver can do.
     fn capabilities() -> Capabilities;
 
-    /// The devices of its machines, in words that change when they change: part of every template's key.
-    fn topology() -> String;
+    /// The devices of this machine, in words that change when they change: part of every template's key. What files lie
+    /// behind its disks is not in it.
+    fn topology(machine: &Machine) -> String;
 
     /// Starts the VMM, confined. When this returns the process exists in its jail, its monitor answers, and
     /// no vCPU runs. When it fails the process is dead, or the error is [`LaunchError::Undead`].
@@ -307,13 +312,15 @@ pub trait Backend: Sized {
     /// Lets the machine run from its kernel's entry.
     async fn boot(&mut self) -> Result<(), BackendError>;
 
-    /// Loads the plan's device state and lets the machine run from there.
+    /// Loads the plan's device state and lets the machine run from there. A disk of the machine's own need not have the
+    /// size it had when that was saved: the guest is told, and notices a moment later.
     async fn restore(&mut self) -> Result<(), BackendError>;
 
     /// A connection to the agent's port. The guest may not have opened its end yet.
     async fn connect_agent(&mut self) -> Result<UnixStream, BackendError>;
 
-    /// Stops the vCPUs.
+    /// Stops the vCPUs. When this returns, everything that the guest was told it had written is in the files of its
+    /// disks, and synced.
     async fn pause(&mut self) -> Result<(), BackendError>;
 
     /// Lets the vCPUs run again.

@@ -1,4 +1,5 @@
-//! The VMM root: a small read-only tree that holds QEMU, the libraries it needs, its firmware, and nothing else.
+//! The VMM root: a small read-only tree that holds QEMU, its firmware, two tools that make disks for its machines, the
+//! libraries that these need, and nothing else.
 //!
 //! The VMM's process gets this tree as its root directory, so one known version runs on every distribution and
 //! the host needs no QEMU. It is made of Debian's packages by copying what QEMU needs out of them: the binary, what its
@@ -24,6 +25,7 @@ use crate::image::source::{Mirror, Suite};
 use crate::image::{LibraryError, stamp, tree, trust};
 use outlast_wire::image::{VMM_ROOT_FORMAT, VmmRootManifest};
 use outlast_wire::paths::Library;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
@@ -34,14 +36,20 @@ const OLDEST: (u32, u32) = (8, 2);
 const OLDEST_TEXT: &str = "8.2";
 /// Guests are Debian 12; its QEMU (7.2) is too old, so this comes from Debian 13 on every host.
 const SUITE: Suite = Suite::Trixie;
-const PACKAGES: &[&str] = &["qemu-system-x86", "libc6"];
+const PACKAGES: &[&str] = &["qemu-system-x86", "qemu-utils", "e2fsprogs", "libc6"];
 /// Unpacked packages, their archives and the result, generously.
 const SCRATCH_BYTES: u64 = 400 << 20;
 const NAME: &str = "qemu";
 const MANIFEST: &str = "manifest.json";
 const BINARY: &str = "/usr/bin/qemu-system-x86_64";
+/// What makes a file system in a disk, and what makes a disk of QEMU's own format. Roots that were built before long-lived
+/// machines had disks lack them.
+const MKE2FS: &str = "/usr/sbin/mke2fs";
+const QEMU_IMG: &str = "/usr/bin/qemu-img";
 const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+/// All that is executed of the tree.
+const PROGRAMS: [&str; 3] = [BINARY, MKE2FS, QEMU_IMG];
 /// Found by glibc itself when a thread ends, so no list of needed libraries names it.
 const LATE_LIBRARIES: &[&str] = &["libgcc_s.so.1"];
 /// What QEMU opens for `-machine q35` and `microvm` with `-kernel` and virtio devices: BIOS, the loaders for bzImage and
@@ -78,6 +86,21 @@ impl VmmRoot {
     /// The VMM's path inside the root.
     pub fn qemu(&self) -> &Path {
         Path::new(BINARY)
+    }
+
+    /// The path inside the tree of the tool that makes file systems; an older tree has none.
+    pub fn mke2fs(&self) -> &'static str {
+        MKE2FS
+    }
+
+    /// The path inside the tree of the tool that makes disks of QEMU's own format; an older tree has none.
+    pub fn qemu_img(&self) -> &'static str {
+        QEMU_IMG
+    }
+
+    /// Whether disks can be made with it.
+    pub fn makes_disks(&self) -> bool {
+        [MKE2FS, QEMU_IMG].iter().all(|tool| host_path(&self.path, tool).is_file())
     }
 
     /// Its version, as `10.0.2`.
@@ -311,10 +334,16 @@ fn usual_links(root: &Path) -> Result<(), LibraryError> {
     Ok(())
 }
 
-/// Copies what QEMU needs from the unpacked packages into the new tree.
+/// Copies what QEMU and the tools need from the unpacked packages into the new tree.
 fn fill(from: &Path, root: &Path, scratch: &Path, lock: &BuildLock) -> Result<(), LibraryError> {
     usual_links(root)?;
-    copy(&host_path(from, BINARY), &host_path(root, BINARY), 0o555)?;
+    for program in PROGRAMS {
+        // Extracted and not set up: what usr-merge moves may still lie where its package has it.
+        let unmerged = Path::new(program.strip_prefix("/usr").unwrap_or(program));
+        let source = [host_path(from, program), host_path(from, unmerged)];
+        let source = source.iter().find(|path| path.exists()).unwrap_or(&source[0]);
+        copy(source, &host_path(root, program), 0o555)?;
+    }
     copy(&from.join(LOADER), &root.join("usr").join(LOADER), 0o555)?;
     for file in FIRMWARE {
         copy(&from.join(file), &root.join(file), 0o444)?;
@@ -338,10 +367,18 @@ fn fill(from: &Path, root: &Path, scratch: &Path, lock: &BuildLock) -> Result<()
 }
 
 /// The libraries as the tree's own loader finds them: `\tlibz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x...)`.
-fn needed_libraries(from: &Path, scratch: &Path, lock: &BuildLock) -> Result<Vec<PathBuf>, LibraryError> {
-    let lines = inside(from, scratch).arg(format!("/{LOADER}")).args(["--list", BINARY]).lines(lock)?;
-    let paths = lines.iter().filter_map(|line| line.split_once(" => ")?.1.split(" (").next());
-    Ok(paths.filter(|path| path.starts_with('/')).map(PathBuf::from).collect())
+fn needed_libraries(
+    from: &Path,
+    scratch: &Path,
+    lock: &BuildLock,
+) -> Result<BTreeSet<PathBuf>, LibraryError> {
+    let mut found = BTreeSet::new();
+    for program in PROGRAMS {
+        let lines = inside(from, scratch).arg(format!("/{LOADER}")).args(["--list", program]).lines(lock)?;
+        let paths = lines.iter().filter_map(|line| line.split_once(" => ")?.1.split(" (").next());
+        found.extend(paths.filter(|path| path.starts_with('/')).map(PathBuf::from));
+    }
+    Ok(found)
 }
 
 /// Saves the loader looking for fifty libraries in eight directories each, at every start of a VMM.

@@ -15,9 +15,9 @@ use outlast_machine::host;
 use outlast_machine::image::Lease;
 use outlast_machine::image::recipe::{GUEST_GID, GUEST_UID, GUEST_WORK};
 use outlast_model::limit::{DISK_RESERVE, GUEST_PIDS};
-use outlast_model::{DeathCause, timeout};
+use outlast_model::{DeathCause, DiskFormat, timeout};
 use outlast_store::IncarnationRow;
-use outlast_wire::intent::{Machine, Program, Purpose, Start};
+use outlast_wire::intent::{Machine, Program, Purpose, Scratch, Start};
 use outlast_wire::journal::JournalEntry;
 use outlast_wire::template::{TemplateIngredients, TemplateManifest, VERSION};
 use std::fs::DirBuilder;
@@ -30,6 +30,9 @@ use std::time::Duration;
 const WARM_UP: Duration = Duration::from_secs(180);
 /// What is kept of a warm-up's output, in bytes.
 const WARM_UP_OUTPUT: u64 = 64 * 1024;
+
+/// How large the placeholder of a clone's disk is, in bytes.
+const PLACEHOLDER_BYTES: u64 = 1 << 20;
 
 const _: () = assert!(WARM_UP.as_secs() + timeout::BOOT.as_secs() <= timeout::TEMPLATE.as_secs());
 
@@ -190,19 +193,37 @@ fn fill(
     id: outlast_model::IncarnationId,
     directory: &Path,
 ) -> Result<(), Error> {
+    let placeholder = machine.scratch.as_ref().map(|_| placeholder(directory)).transpose()?;
     let made = Made {
         purpose: Purpose::Template {
             key: key_of(ingredients),
             directory: directory.to_owned(),
             warm_up: warm_up(ground, machine),
         },
-        machine: machine.clone(),
+        machine: Machine { scratch: placeholder.clone(), ..machine.clone() },
         start: Start::Boot,
         boot_timeout: timeout::BOOT,
         fell_back: None,
     };
     let row = incarnation::live_through(site, id, made, &ground.locks(), timeout::TEMPLATE)?;
-    if was_saved(site, &row) { Ok(()) } else { Err(maker_failed(&row).into()) }
+    if !was_saved(site, &row) {
+        return Err(maker_failed(&row).into());
+    }
+    // Order matters: nothing but what clones need is published.
+    placeholder.map_or(Ok(()), |disk| {
+        let failed = |source| TemplateError::Io { operation: "remove", path: disk.path.clone(), source };
+        Ok(std::fs::remove_file(&disk.path).map_err(failed)?)
+    })
+}
+
+/// What stands where a clone's own disk will be. Nothing is ever read of it or written to it: the guest moves onto its
+/// disk when it knows whose it is.
+fn placeholder(directory: &Path) -> Result<Scratch, TemplateError> {
+    let path = directory.join("placeholder");
+    let failed = |source| TemplateError::Io { operation: "make", path: path.clone(), source };
+    let file = std::fs::File::create_new(&path).map_err(failed)?;
+    file.set_len(PLACEHOLDER_BYTES).map_err(failed)?;
+    Ok(Scratch { path, format: DiskFormat::Raw.name().to_owned(), bytes: PLACEHOLDER_BYTES })
 }
 
 /// Its end alone does not tell: a maker that was asked to stop before it saved anything ends in peace as well.

@@ -6,6 +6,8 @@
 
 use crate::backend::{LaunchError, LaunchPlan, MemoryBacking};
 use crate::jail::BoundFile;
+use outlast_model::DiskFormat;
+use outlast_wire::intent::Machine;
 use rustix::fd::RawFd;
 
 /// The name of the driver in errors.
@@ -30,6 +32,13 @@ const DEVICES: [&str; 3] = [
 /// The root file system's disk. Read-only twice: the device says so to the guest, the block layer to QEMU.
 const ROOT_DISK: &str = "virtio-blk-pci,id=root,bus=pcie.0,addr=0x4,drive=rootfs,disable-legacy=on";
 
+/// The machine's own disk. An error of the file goes to the guest, which then knows what it has not kept; a machine that
+/// stood still instead would look like one that is busy.
+const SCRATCH_DISK: &str = "virtio-blk-pci,id=scratch,bus=pcie.0,addr=0x5,drive=scratch,disable-legacy=on,\
+                            rerror=report,werror=report";
+/// The name of its node, in the monitor's commands.
+pub(super) const SCRATCH_NODE: &str = "scratch";
+
 /// Translated guest code that emulation keeps, in MiB; only what a guest makes of it is used. Three Node hellos
 /// make 121 MiB, and with less room for it each takes twice as long. QEMU's own default is an eighth of the
 /// host's memory.
@@ -42,6 +51,8 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 pub(super) const INCOMING_SET: i64 = 1;
 /// The set of descriptors through which state is saved.
 pub(super) const OUTGOING_SET: i64 = 2;
+/// The set of descriptors with the machine's own disk.
+const SCRATCH_SET: i64 = 3;
 
 const KERNEL: &str = "kernel";
 const INITRAMFS: &str = "initramfs";
@@ -59,13 +70,17 @@ pub(super) struct Channels {
     pub(super) console: RawFd,
     /// The device state to restore, open for reading.
     pub(super) incoming: Option<RawFd>,
+    /// The machine's own disk, open for reading and writing. A descriptor, and no file of the jail: the VMM needs no
+    /// right to the file's name, and the file stays its owner's.
+    pub(super) scratch: Option<RawFd>,
 }
 
 /// What hardware a machine has, in words that change when a template could no longer be restored.
-pub(super) fn topology() -> String {
+pub(super) fn topology(machine: &Machine) -> String {
     let mut parts = vec![BOARD];
     parts.extend(DEVICES);
     parts.extend([ROOT_DISK, "isa-serial"]);
+    parts.extend(machine.scratch.is_some().then_some(SCRATCH_DISK));
     parts.join(";")
 }
 
@@ -101,6 +116,7 @@ pub(super) fn arguments(plan: &LaunchPlan, channels: &Channels) -> Result<Vec<St
     machine(&mut list, plan);
     channel_devices(&mut list, channels);
     root_disk(&mut list, plan);
+    scratch_disk(&mut list, plan, channels);
     // A guest cannot leave its machine in a state that nobody looks at: a reset ends it, and a panic stops it
     // with an event (and without a flood of them).
     list.option("-action", "reboot=shutdown,shutdown=poweroff,panic=pause,watchdog=none");
@@ -122,6 +138,9 @@ fn check(plan: &LaunchPlan) -> Result<(), LaunchError> {
     }
     if machine.memory == 0 || machine.memory % (1 << 20) != 0 {
         return refuse(format!("{} bytes of memory are no whole mebibytes", machine.memory));
+    }
+    if machine.scratch.as_ref().is_some_and(|scratch| scratch.format.parse::<DiskFormat>().is_err()) {
+        return refuse("the format of its disk is unknown".to_owned());
     }
     if machine.vcpus == 0 {
         return refuse("a machine needs a vCPU".to_owned());
@@ -187,6 +206,20 @@ fn root_disk(list: &mut Arguments, plan: &LaunchPlan) {
     list.option("-device", ROOT_DISK);
 }
 
+fn scratch_disk(list: &mut Arguments, plan: &LaunchPlan, channels: &Channels) {
+    let (Some(scratch), Some(number)) = (&plan.machine.scratch, channels.scratch) else { return };
+    list.option("-add-fd", &format!("fd={number},set={SCRATCH_SET}"));
+    // Locked by QEMU, so that no second machine writes there. What the guest discards is a hole in the file again.
+    let file = format!("driver=file,node-name=scratch-file,filename=/dev/fdset/{SCRATCH_SET},discard=unmap");
+    list.option("-blockdev", &file);
+    let format = &scratch.format;
+    list.option(
+        "-blockdev",
+        &format!("driver={format},node-name={SCRATCH_NODE},file=scratch-file,discard=unmap"),
+    );
+    list.option("-device", SCRATCH_DISK);
+}
+
 fn beginning(list: &mut Arguments, plan: &LaunchPlan, channels: &Channels) {
     if let Some(number) = channels.incoming {
         list.option("-add-fd", &format!("fd={number},set={INCOMING_SET}"));
@@ -217,9 +250,11 @@ impl Arguments {
 mod tests {
     use super::*;
     use crate::qemu::fixture;
+    use outlast_wire::intent::Scratch;
     use std::path::PathBuf;
 
-    const CHANNELS: Channels = Channels { monitor: 10, agent: 11, console: 12, incoming: None };
+    const CHANNELS: Channels =
+        Channels { monitor: 10, agent: 11, console: 12, incoming: None, scratch: None };
 
     /// One option and its value a line.
     fn shown(plan: &LaunchPlan, channels: &Channels) -> String {
@@ -256,6 +291,38 @@ mod tests {
         assert_eq!(host_devices(&plan), ["kvm"]);
     }
 
+    fn with_scratch(format: &str) -> LaunchPlan {
+        let mut plan = fixture::plan();
+        plan.machine.scratch =
+            Some(Scratch { path: "/disks/web".into(), format: format.to_owned(), bytes: 1 << 30 });
+        plan
+    }
+
+    #[test]
+    fn a_machine_with_a_disk_of_its_own_has_its_golden_command_line() {
+        let channels = Channels { scratch: Some(14), ..CHANNELS };
+        insta::assert_snapshot!("scratch", shown(&with_scratch("qcow2"), &channels));
+    }
+
+    #[test]
+    fn a_clone_with_a_disk_of_its_own_has_its_golden_command_line() {
+        let mut plan = with_scratch("raw");
+        plan.memory = MemoryBacking::PrivateFile("/library/templates/x/memory".into());
+        plan.incoming = Some("/library/templates/x/state".into());
+        let channels = Channels { incoming: Some(13), scratch: Some(14), ..CHANNELS };
+        insta::assert_snapshot!("clone-scratch", shown(&plan, &channels));
+        let names: Vec<String> = files(&plan).iter().map(BoundFile::inside).collect();
+        assert_eq!(names, ["/vm/rootfs", "/vm/memory"], "the disk is reached through its descriptor alone");
+    }
+
+    #[test]
+    fn machines_with_and_without_a_disk_of_their_own_share_no_template() {
+        let (with, without) = (topology(&with_scratch("raw").machine), topology(&fixture::plan().machine));
+        assert_ne!(with, without);
+        // What lies below it on the host, the guest does not see.
+        assert_eq!(with, topology(&with_scratch("qcow2").machine));
+    }
+
     #[test]
     fn the_port_is_the_one_the_agent_looks_for() {
         assert!(DEVICES[1].ends_with(&format!(",name={}", outlast_wire::guest::PORT_NAME)));
@@ -273,7 +340,8 @@ mod tests {
 
     #[test]
     fn plans_that_would_be_misunderstood_are_refused() {
-        let spoilt: [fn(&mut LaunchPlan); 8] = [
+        let spoilt: [fn(&mut LaunchPlan); 9] = [
+            |plan| *plan = with_scratch("raw,read-only=off,file.filename=/etc/shadow"),
             |plan| plan.machine.accelerator = "hvf".to_owned(),
             |plan| plan.machine.cpu_model = String::new(),
             |plan| plan.machine.cpu_model = "max -device evil".to_owned(),

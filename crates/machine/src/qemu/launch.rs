@@ -12,7 +12,7 @@ use super::{Qemu, Restoring};
 use crate::backend::{BackendError, LaunchError, LaunchPlan, MemoryBacking, VmmEvent, VmmEvents};
 use crate::jail::{self, JailSpec};
 use crate::process::Process;
-use crate::{console, sys};
+use crate::{console, disk, sys};
 use outlast_model::{limit, timeout};
 use qapi::qmp;
 use rustix::fd::{OwnedFd, RawFd};
@@ -37,13 +37,13 @@ pub(super) async fn launch(plan: &LaunchPlan) -> Result<(Qemu, VmmEvents), Launc
     // explained with its last words, and never a connection refused.
     let stream = connect(&plan.run_directory.monitor_socket()).await?;
     let agent = connect(&plan.run_directory.agent_socket()).await?;
-    let child = spawn(plan, channels.theirs, &channels.numbers)?;
+    let child = spawn(plan, channels.theirs, &channels.numbers, channels.disk_bytes)?;
     let process = match identify(&child) {
         Ok(process) => Arc::new(process),
         Err(error) => return Err(end_nameless(child, error).await),
     };
     match attend(plan, child, stream, channels.console) {
-        Ok(attended) => negotiated(plan, process, agent, attended).await,
+        Ok(attended) => negotiated(plan, process, agent, (attended, channels.disk_bytes)).await,
         Err(error) => Err(end(&process, error).await),
     }
 }
@@ -77,7 +77,7 @@ async fn negotiated(
     plan: &LaunchPlan,
     process: Arc<Process>,
     agent: UnixStream,
-    attended: Attended,
+    (attended, disk_bytes): (Attended, Option<u64>),
 ) -> Result<(Qemu, VmmEvents), LaunchError> {
     let Attended { watch, monitor, mut events, console } = attended;
     let confined = confine(plan, process.identity().pid);
@@ -87,6 +87,7 @@ async fn negotiated(
         agent: Some(agent),
         agent_socket: plan.run_directory.agent_socket(),
         boots_from_state: plan.incoming.is_some(),
+        disk_bytes,
         saveable: matches!(plan.memory, MemoryBacking::SharedFile(_)),
         restoring: None,
         confined,
@@ -163,6 +164,8 @@ struct OpenChannels {
     theirs: Vec<OwnedFd>,
     numbers: Channels,
     console: StdUnixStream,
+    /// The size of the machine's own disk.
+    disk_bytes: Option<u64>,
 }
 
 fn make_channels(plan: &LaunchPlan) -> Result<OpenChannels, LaunchError> {
@@ -172,15 +175,19 @@ fn make_channels(plan: &LaunchPlan) -> Result<OpenChannels, LaunchError> {
     let (console, their_console) = StdUnixStream::pair().map_err(channel("console"))?;
     let their_console = OwnedFd::from(their_console);
     let incoming = plan.incoming.as_deref().map(open_state).transpose()?;
+    let scratch = plan.machine.scratch.as_ref().map(disk::open).transpose().map_err(LaunchError::Disk)?;
     let numbers = Channels {
         monitor: sys::number_of(&monitor),
         agent: sys::number_of(&agent),
         console: sys::number_of(&their_console),
         incoming: incoming.as_ref().map(sys::number_of),
+        scratch: scratch.as_ref().map(|disk| sys::number_of(&disk.file)),
     };
+    let disk_bytes = scratch.as_ref().map(|disk| disk.bytes);
     let mut theirs = vec![monitor, agent, their_console];
     theirs.extend(incoming);
-    Ok(OpenChannels { theirs, numbers, console })
+    theirs.extend(scratch.map(|disk| disk.file));
+    Ok(OpenChannels { theirs, numbers, console, disk_bytes })
 }
 
 /// A listening socket, 0600. One that an earlier attempt of this incarnation left is replaced.
@@ -208,9 +215,15 @@ fn make_memory_file(memory: &MemoryBacking, bytes: u64) -> Result<(), LaunchErro
     rustix::fs::ftruncate(&file, bytes).map_err(|errno| failed(errno.into()))
 }
 
-fn spawn(plan: &LaunchPlan, theirs: Vec<OwnedFd>, numbers: &Channels) -> Result<Child, LaunchError> {
+fn spawn(
+    plan: &LaunchPlan,
+    theirs: Vec<OwnedFd>,
+    numbers: &Channels,
+    disk_bytes: Option<u64>,
+) -> Result<Child, LaunchError> {
     let mut descriptors: Vec<RawFd> = vec![numbers.monitor, numbers.agent, numbers.console];
     descriptors.extend(numbers.incoming);
+    descriptors.extend(numbers.scratch);
     let spec = JailSpec {
         root: plan.machine.vmm_root.clone(),
         stage: plan.run_directory.path().to_owned(),
@@ -220,7 +233,7 @@ fn spawn(plan: &LaunchPlan, theirs: Vec<OwnedFd>, numbers: &Channels) -> Result<
         program: plan.machine.vmm_binary.clone(),
         arguments: arguments::arguments(plan, numbers)?,
         identity: plan.identity,
-        limits: limits::of_process(plan, plan.vmm_cgroup.limits_memory()),
+        limits: limits::of_process(plan, plan.vmm_cgroup.limits_memory(), disk_bytes),
     };
     let mut command = jail::command(&plan.jail_program, &spec, theirs).map_err(LaunchError::Jail)?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

@@ -24,6 +24,10 @@ const OPEN_FILES: u64 = 512;
 const RESERVED: u64 = 2 << 30;
 /// Device state that is saved goes to a file, and is some 400 kB.
 const SAVED: u64 = 64 << 20;
+/// What QEMU's own disk format adds to a disk of any size, in bytes; and which part of its size, for the tables that
+/// find its clusters (with the usual clusters of 64 KiB: 8 bytes each for where it is, 2 for how often it is used).
+const DISK_OVERHEAD: u64 = 64 << 20;
+const DISK_TABLES: u64 = 1024;
 
 /// The limits of the plan's VMM, as a group.
 pub(super) fn limits(plan: &LaunchPlan) -> Limits {
@@ -41,9 +45,15 @@ pub(super) fn limits(plan: &LaunchPlan) -> Limits {
 }
 
 /// The limits of the plan's VMM, as a process, where its group counts its memory and where it does not. The file of a
-/// template's memory has its size already.
-pub(super) fn of_process(plan: &LaunchPlan, memory_is_counted: bool) -> jail::Limits {
+/// template's memory has its size already, and so has a raw disk; but no byte may be written beyond the limit, wherever a
+/// file ends.
+pub(super) fn of_process(
+    plan: &LaunchPlan,
+    memory_is_counted: bool,
+    disk_bytes: Option<u64>,
+) -> jail::Limits {
     let group = limits(plan);
+    let disk = |bytes: u64| bytes.saturating_add(bytes / DISK_TABLES).saturating_add(DISK_OVERHEAD);
     jail::Limits {
         threads: group.threads,
         // A group counts what is used, which is better; with neither, a VMM that was taken over could take it all.
@@ -52,7 +62,8 @@ pub(super) fn of_process(plan: &LaunchPlan, memory_is_counted: bool) -> jail::Li
         file_size: match plan.memory {
             MemoryBacking::SharedFile(_) => SAVED,
             MemoryBacking::Anonymous | MemoryBacking::PrivateFile(_) => 0,
-        },
+        }
+        .max(disk_bytes.map_or(0, disk)),
     }
 }
 
@@ -76,7 +87,15 @@ mod tests {
         let mut plan = fixture::plan();
         (plan.machine.memory, plan.machine.vcpus) = (u64::MAX, u32::MAX);
         assert_eq!(limits(&plan).memory, u64::MAX);
-        assert_eq!(of_process(&plan, false).address_space, Some(u64::MAX));
-        assert_eq!(of_process(&plan, true).address_space, None);
+        assert_eq!(of_process(&plan, false, None).address_space, Some(u64::MAX));
+        assert_eq!(of_process(&plan, true, None).address_space, None);
+        assert_eq!(of_process(&plan, true, Some(u64::MAX)).file_size, u64::MAX);
+    }
+
+    #[test]
+    fn a_disk_may_be_written_to_its_end_and_nothing_without_one() {
+        let plan = fixture::plan();
+        assert_eq!(of_process(&plan, true, None).file_size, 0);
+        assert!(of_process(&plan, true, Some(1 << 30)).file_size > (1 << 30) + (1 << 20));
     }
 }

@@ -5,6 +5,7 @@
 //!     listening sockets: monitor, agent ───►   inherited, by number
 //!     one end of a socketpair: console ────►   inherited
 //!     device state, opened read-only ──────►   inherited
+//!     the machine's own disk, read-write ──►   inherited
 //!     stderr ◄─────────────────────────────    messages, kept with a cap
 //! ```
 //!
@@ -30,6 +31,7 @@ use crate::process::Process;
 use arguments::{INCOMING_SET, OUTGOING_SET};
 use monitor::{Monitor, Pending};
 use outlast_model::timeout;
+use outlast_wire::intent::Machine;
 use qapi::qmp::{
     self, MigrationCapability, MigrationCapabilityStatus, MigrationStatus, migrate_set_capabilities,
 };
@@ -54,6 +56,8 @@ pub struct Qemu {
     agent: Option<UnixStream>,
     agent_socket: PathBuf,
     boots_from_state: bool,
+    /// The size of the machine's own disk, if it has one.
+    disk_bytes: Option<u64>,
     saveable: bool,
     restoring: Option<Restoring>,
     /// Whether the VMM is in its control group yet; no vCPU runs before that.
@@ -77,8 +81,8 @@ impl Backend for Qemu {
         Capabilities { snapshots: true, emulation: true, hardware: true, guest_link: GuestLink::VirtioSerial }
     }
 
-    fn topology() -> String {
-        arguments::topology()
+    fn topology(machine: &Machine) -> String {
+        arguments::topology(machine)
     }
 
     async fn launch(plan: &LaunchPlan) -> Result<(Self, VmmEvents), LaunchError> {
@@ -99,7 +103,8 @@ impl Backend for Qemu {
         restoring.incoming.answer().await?;
         self.migration_completed("restored").await?;
         self.be_confined().await?;
-        self.resume().await
+        self.resume().await?;
+        self.disk_changed().await
     }
 
     async fn connect_agent(&mut self) -> Result<UnixStream, BackendError> {
@@ -177,6 +182,16 @@ impl Qemu {
                 reason: "the move was interrupted".to_owned(),
             })),
         }
+    }
+
+    /// Has the guest told what size its own disk has: the one its template was made with was another. Only a running
+    /// machine has its disks open for that (QEMU: an inactive node), and setting the size that a disk has anyway
+    /// changes nothing but that.
+    async fn disk_changed(&mut self) -> Result<(), BackendError> {
+        let Some(bytes) = self.disk_bytes else { return Ok(()) };
+        let size = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let node_name = Some(arguments::SCRATCH_NODE.to_owned());
+        self.monitor.execute(qmp::block_resize { device: None, node_name, size }).await.map(drop)
     }
 
     async fn migration_completed(&mut self, verb: &'static str) -> Result<(), BackendError> {
