@@ -311,6 +311,15 @@ fn silence_in_every_phase_ends_at_its_deadline() {
 }
 
 #[test]
+fn long_a_guest_whose_clock_stays_an_hour_behind_is_not_started() {
+    on_hostile_lab(|lab| {
+        let seen = begin(lab, "clock/hour-behind", &[]).end();
+        seen.expect_not_started(lab, "certify", "deadline");
+        seen.expect_within(ANSWER);
+    });
+}
+
+#[test]
 fn frames_that_never_end_meet_the_deadline_of_the_program() {
     on_hostile_lab(|lab| {
         let limit: &[&str] = &["--timeout", "5s"];

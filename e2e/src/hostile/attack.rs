@@ -189,6 +189,10 @@ impl Agent {
                 let unix_ns = unix_ns() + 3_600_000_000_000;
                 self.say(stream, GuestMessage::ClockRead(ClockRead { unix_ns }));
             }
+            (HostMessage::Clock(_), "hour-behind") => {
+                let unix_ns = unix_ns() - 3_600_000_000_000;
+                self.say(stream, GuestMessage::ClockRead(ClockRead { unix_ns }));
+            }
             (HostMessage::Clock(_), "end-of-time") => {
                 self.say(stream, GuestMessage::ClockRead(ClockRead { unix_ns: u64::MAX }));
             }
