@@ -141,7 +141,7 @@ pub fn verify(site: &Site, name: &str, report: BuildReport<'_>) -> Result<ImageV
     if name == VMM {
         let root = vmm_root::find(&site.places().libraries())?;
         vmm_root::verify(&library, &root, &mut pass_on)?;
-        return Ok(vmm_view(&root));
+        return Ok(or_stale(vmm_view(&root), vmm_root::staleness(&root)));
     }
     let libraries = site.places().libraries();
     if name == KERNEL {
@@ -152,10 +152,15 @@ pub fn verify(site: &Site, name: &str, report: BuildReport<'_>) -> Result<ImageV
     // A damaged kernel is not this image's damage: it has a line of its own.
     let kernel = lean::find(&libraries).ok().flatten();
     let view = manifest_view(name, image.manifest(), kernel.as_ref());
-    Ok(match staleness::of(name, image.manifest()) {
+    Ok(or_stale(view, staleness::of(name, image.manifest())))
+}
+
+/// The same, unless it is of an older recipe.
+fn or_stale(view: ImageView, stale: Option<String>) -> ImageView {
+    match stale {
         Some(why) => ImageView { stale: Some(why), state: "stale".to_owned(), ..view },
         None => view,
-    })
+    }
 }
 
 /// Reads everything that machines boot from beside images, the VMM root and the lean kernel: the kernels that images

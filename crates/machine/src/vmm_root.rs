@@ -222,6 +222,11 @@ pub fn find(libraries: &[Library]) -> Result<VmmRoot, LibraryError> {
     Err(LibraryError::NoVmmRoot)
 }
 
+/// What it lacks that one built today has; `None` when nothing.
+pub fn staleness(root: &VmmRoot) -> Option<String> {
+    (!root.makes_disks()).then(|| "it has no tools for the disks of VMs".to_owned())
+}
+
 /// Reads every byte of the tree and compares it with the manifest.
 ///
 /// # Errors

@@ -6,16 +6,13 @@
 use super::{Core, Stumble};
 use crate::link::LinkError;
 use outlast_machine::backend::Backend;
-use outlast_wire::guest::{GuestMessage, HostMessage, Settle};
-
-/// Where the guest's kernel shows the second disk.
-const DEVICE: &str = "/dev/vdb";
+use outlast_wire::guest::{GuestMessage, HostMessage, SCRATCH_DEVICE, Settle};
 
 pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> {
     let (Some(disk), Some(link)) = (&core.intent.machine.scratch, core.link.as_mut()) else {
         return Err(Stumble::Failed("there is no disk, or no guest to mount it".to_owned()));
     };
-    let settle = Settle { device: DEVICE.to_owned(), bytes: disk.bytes };
+    let settle = Settle { device: SCRATCH_DEVICE.to_owned(), bytes: disk.bytes };
     match link.request("settle", HostMessage::Settle(settle)).await.map_err(Stumble::on_link)? {
         GuestMessage::Done(_) => Ok(()),
         _ => Err(Stumble::on_link(LinkError::Unexpected { request: "settle" })),

@@ -14,6 +14,9 @@ use tokio::sync::oneshot;
 const ENVIRONMENT: [&str; 2] =
     ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"];
 
+/// What a program with a terminal has as well: the least that every terminal does.
+const TERMINAL: &str = "TERM=vt100";
+
 /// Runs a program and serves its client until one of the two is gone, or until it has begun when it is detached.
 pub(super) async fn attend(
     mut stream: UnixStream,
@@ -62,6 +65,9 @@ fn complete(request: ExecRequest, vm: &VmDesk) -> Result<Exec, String> {
     let mut whole: Vec<String> = ENVIRONMENT.iter().map(|&assignment| assignment.to_owned()).collect();
     whole.push(format!("HOME={home}"));
     whole.push(format!("HOSTNAME={}", vm.host_name));
+    if pty {
+        whole.push(TERMINAL.to_owned());
+    }
     for assignment in env {
         let name = assignment.split_once('=').map_or(assignment.as_str(), |(name, _)| name);
         whole.retain(|other| other.split_once('=').is_none_or(|(other, _)| other != name));
