@@ -54,8 +54,7 @@ fn chaos(seed: u64, kills: u32, at_once: usize, judge: impl FnOnce(&Report)) {
         let (measured, lives) = baseline(lab, at_once, if kills < 27 { 2 } else { 5 });
         unharmed.extend(measured);
         let planned = plan(seed, kills, |flavor| shortest(&lives[&flavor]));
-        let ended = everything(lab, at_once, &planned);
-        let said = look(lab);
+        let (ended, said) = everything(lab, at_once, &planned);
         let mut report = Report::new(seed, at_once, &ended, &said, Proof::of(&planned, &ended, &said));
         report.tell_lives(&lives);
         let all = [ended.as_slice(), &unharmed].concat();
@@ -113,10 +112,19 @@ fn shortest(lives: &[Life]) -> Life {
     Life { command: least(|life| life.command), whole: least(|life| life.whole) }
 }
 
-fn everything(lab: &Lab, at_once: usize, plan: &[Run]) -> Vec<Ended> {
-    side_by_side(at_once, |number| {
-        plan.get(usize::try_from(number).expect("a few")).map(|run| strike(lab, run))
-    })
+/// So many runs are made before what they left is read: the product keeps the evidence of a thousand.
+const AT_A_TIME: usize = 250;
+
+/// The whole plan, and what the product says of it.
+fn everything(lab: &Lab, at_once: usize, plan: &[Run]) -> (Vec<Ended>, Seen) {
+    let (mut ended, mut seen) = (Vec::new(), Seen::default());
+    for part in plan.chunks(AT_A_TIME) {
+        ended.extend(side_by_side(at_once, |number| {
+            part.get(usize::try_from(number).expect("a few")).map(|run| strike(lab, run))
+        }));
+        look(lab, &mut seen);
+    }
+    (ended, seen)
 }
 
 /// Calls it with 0, 1, 2 … until it has nothing more, so many at once; what it gave, in order.
@@ -136,21 +144,23 @@ fn side_by_side(at_once: usize, one: impl Fn(u32) -> Option<Ended> + Sync) -> Ve
     ended
 }
 
-/// Waits until everything is over and asks for all there is to know.
-fn look(lab: &Lab) -> Seen {
+/// Waits until everything is over and asks for all there is to know. What a run left is read once.
+fn look(lab: &Lab, seen: &mut Seen) {
     let open = |lab: &Lab| lab.workloads().iter().filter(|view| view.outcome.is_none()).count();
     until("every workload is over", Duration::from_secs(400), || (open(lab) == 0).then_some(()));
-    let workloads = lab.workloads();
-    let printed = |id: &String| (id.clone(), lab.outlast(&["logs", id]).stdout_text());
-    let printed = workloads.iter().map(|view| printed(&view.id)).collect();
+    seen.workloads = lab.workloads();
     let journal = |incarnation: &String| {
         let evidence = Evidence::at(lab.places().incarnations().join(incarnation));
         Journal::parse(&fs::read(evidence.journal()).unwrap_or_default())
     };
-    let journals = workloads.iter().map(|view| (view.id.clone(), journal(&view.incarnation))).collect();
+    for view in &seen.workloads {
+        if !seen.journals.contains_key(&view.id) {
+            seen.printed.insert(view.id.clone(), lab.outlast(&["logs", &view.id]).stdout_text());
+            seen.journals.insert(view.id.clone(), journal(&view.incarnation));
+        }
+    }
     let events = lab.outlast(&["events", "--json"]).expect_code(0).stdout_text();
-    let events = events.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
-    Seen { workloads, events, printed, journals }
+    seen.events = events.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
 }
 
 fn judge_host(lab: &Lab, report: &mut Report) {

@@ -51,8 +51,8 @@ pub struct Proof {
     pub parts: BTreeMap<Target, BTreeMap<Part, usize>>,
     /// By what was meant and what it started from, as the product tells it: how many runs.
     pub started: BTreeMap<String, BTreeMap<String, usize>>,
-    /// Why clones booted instead, and how often.
-    pub fell_back: BTreeMap<String, usize>,
+    /// Why clones booted instead, and which of them.
+    pub fell_back: BTreeMap<String, Vec<String>>,
     /// Clones that booted because their VMM was killed while it was restored: that is the kill's doing.
     pub fell_back_by_kill: usize,
     /// Kills that were to hit.
@@ -110,7 +110,8 @@ impl Proof {
         let meant = self.started.entry(one.run.flavor.starts_from().to_owned()).or_default();
         *meant.entry(from.to_owned()).or_default() += 1;
         if let Some(why) = why {
-            *self.fell_back.entry(why).or_default() += 1;
+            let which = format!("{} ({:?}, {:?})", one.run.mark(), one.run.target, one.landed);
+            self.fell_back.entry(why).or_default().push(which);
         }
     }
 
