@@ -5,9 +5,9 @@
 use super::Mend;
 use crate::error::{Error, chain};
 use crate::incarnation::{PREPARING, take_over};
-use crate::reconcile::{Leftover, cgroups, leftovers, remove};
+use crate::reconcile::{Leftover, cgroups, is_older_than_a_claim, leftovers, remove};
 use crate::site::Site;
-use outlast_model::{IncarnationId, IncarnationState, timeout};
+use outlast_model::{IncarnationId, IncarnationState};
 use outlast_store::Store;
 use outlast_wire::view::LeakView;
 use std::collections::BTreeSet;
@@ -110,7 +110,7 @@ fn removed_directory(kind: &str, path: PathBuf, mend: Mend) -> LeakView {
 fn half_prepared(site: &Site, mend: Mend) -> Vec<LeakView> {
     let directory = site.places().incarnations();
     let names = entries(&directory).into_iter().filter(|name| name.starts_with(PREPARING));
-    let paths = names.map(|name| directory.join(name)).filter(|path| is_old(path));
+    let paths = names.map(|name| directory.join(name)).filter(|path| is_older_than_a_claim(path));
     let leak = |path: PathBuf| {
         let _lock = take_over(&path)?;
         Some(removed_directory("evidence", path, mend))
@@ -130,9 +130,4 @@ fn templates(site: &Site, mend: Mend) -> Result<Vec<LeakView>, Error> {
         LeakView { kind: "template".to_owned(), name: path.display().to_string(), removed }
     };
     Ok(abandoned.into_iter().map(leak).collect())
-}
-
-fn is_old(path: &Path) -> bool {
-    let modified = path.metadata().and_then(|metadata| metadata.modified());
-    modified.ok().and_then(|time| time.elapsed().ok()).is_some_and(|age| age > timeout::CLAIM)
 }

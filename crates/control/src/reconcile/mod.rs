@@ -10,7 +10,7 @@ mod sweep;
 
 pub(crate) use judgement::step_reached;
 pub(crate) use look::journal_of;
-pub(crate) use sweep::{Leftover, cgroups, leftovers, remove};
+pub(crate) use sweep::{Leftover, cgroups, is_older_than_a_claim, leftovers, remove};
 
 use crate::clock;
 use crate::error::Error;

@@ -4,7 +4,7 @@
 //! and the incarnation's id; nothing of another store is ever touched, and nothing of a living incarnation.
 
 use crate::clock;
-use crate::incarnation::take_over;
+use crate::incarnation::{PREPARING, take_over};
 use crate::site::Site;
 use outlast_machine::cgroup::{self, Hierarchy, IncarnationCgroup};
 use outlast_model::{IncarnationId, StoreId, timeout};
@@ -12,7 +12,7 @@ use outlast_store::{IncarnationRow, Store, StoreError};
 use outlast_wire::intent::Purpose;
 use outlast_wire::paths::Evidence;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// One thing that an incarnation left.
@@ -127,11 +127,12 @@ const PREPARED_LATELY: Duration = Duration::from_secs(3600);
 /// What holds more was evidence of something once, and is `doctor`'s to tell.
 pub(super) fn interrupted_preparations(site: &Site, store: &Store) -> Result<(), StoreError> {
     let Ok(entries) = std::fs::read_dir(site.places().incarnations()) else { return Ok(()) };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let names: Vec<_> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    names.iter().for_each(|name| never_named(site, name));
     let now_ms = u128::from(clock::unix_ns() / 1_000_000);
     let is_late =
         |id: &IncarnationId| now_ms.saturating_sub(id.unix_ms().into()) < PREPARED_LATELY.as_millis();
-    for id in names.filter_map(|name| name.parse::<IncarnationId>().ok()).filter(is_late) {
+    for id in names.iter().filter_map(|name| name.parse::<IncarnationId>().ok()).filter(is_late) {
         let evidence = site.places().evidence(id);
         // The log, which every launched runner has, is asked first: it makes this cheap for what is over.
         if evidence.runner_log().exists() || !holds_only_input(&evidence) {
@@ -147,6 +148,25 @@ pub(super) fn interrupted_preparations(site: &Site, store: &Store) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Removes an evidence directory that never got its name, once it is so old that its maker is surely not just about to
+/// lock it. It is empty: what is to be in it comes later.
+fn never_named(site: &Site, name: &str) {
+    let path = site.places().incarnations().join(name);
+    if !name.starts_with(PREPARING) || !is_older_than_a_claim(&path) {
+        return;
+    }
+    let Some(_lock) = take_over(&path) else { return };
+    if let Err(error) = std::fs::remove_dir(&path) {
+        tracing::warn!(%error, name, "cannot clear away an interrupted preparation");
+    }
+}
+
+/// Whether a file or directory is older than anybody takes from its making to its next step.
+pub(crate) fn is_older_than_a_claim(path: &Path) -> bool {
+    let modified = path.metadata().and_then(|metadata| metadata.modified());
+    modified.ok().and_then(|time| time.elapsed().ok()).is_some_and(|age| age > timeout::CLAIM)
 }
 
 fn holds_only_input(evidence: &Evidence) -> bool {

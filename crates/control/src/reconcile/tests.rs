@@ -66,6 +66,24 @@ fn an_interrupted_preparation_is_cleared_away_and_nothing_else() {
 }
 
 #[test]
+fn a_preparation_that_never_got_its_name_is_cleared_away_once_it_is_old() {
+    let stage = accept(Duration::ZERO);
+    let directory = |age: Duration| {
+        let name = format!("{}{}", crate::incarnation::PREPARING, crate::incarnation::new_id().unwrap());
+        let path = stage.site.places().incarnations().join(name);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::File::open(&path).unwrap().set_modified(std::time::SystemTime::now() - age).unwrap();
+        path
+    };
+    let hour = Duration::from_secs(3600);
+    let (young, old, locked) = (directory(Duration::ZERO), directory(24 * hour), directory(hour));
+    let _alive = crate::incarnation::take_over(&locked).unwrap();
+    assert!(reconcile_all(&stage.site).unwrap().is_empty());
+    assert!(young.exists() && locked.exists(), "somebody may be at work");
+    assert!(!old.exists());
+}
+
+#[test]
 fn the_age_of_an_intent_does_not_depend_on_the_wall_clock() {
     let boot_id = outlast_machine::process::boot_id().unwrap();
     let now = u64::try_from(clock::since_boot().as_nanos()).unwrap();
