@@ -128,7 +128,9 @@ const PREPARED_LATELY: Duration = Duration::from_secs(3600);
 pub(super) fn interrupted_preparations(site: &Site, store: &Store) -> Result<(), StoreError> {
     let Ok(entries) = std::fs::read_dir(site.places().incarnations()) else { return Ok(()) };
     let names: Vec<_> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
-    names.iter().for_each(|name| never_named(site, name));
+    for name in &names {
+        never_named(site, name);
+    }
     let now_ms = u128::from(clock::unix_ns() / 1_000_000);
     let is_late =
         |id: &IncarnationId| now_ms.saturating_sub(id.unix_ms().into()) < PREPARED_LATELY.as_millis();
