@@ -348,6 +348,7 @@ impl Lab {
         let open = || self.workloads().into_iter().filter(|view| view.outcome.is_none()).collect::<Vec<_>>();
         let over = within(ENDED_WITHIN, || open().is_empty().then_some(()));
         assert!(over.is_some(), "these workloads have no outcome: {:#?}", open());
+        self.remove_vms();
         self.expect_nothing_left();
         let leaks = self.doctor().leaks;
         assert!(leaks.is_empty(), "the doctor finds leaks: {leaks:#?}");

@@ -37,6 +37,7 @@ pub mod program;
 pub mod setup;
 pub mod skip;
 mod user;
+pub mod vm;
 
 pub use call::{Call, Output, Running};
 pub use deadline::until;

@@ -1,7 +1,7 @@
 //! How a command fails: one sentence that names thing, operation and cause, the next command, one exit code.
 
 use crate::output::{self, human, style};
-use outlast_control::Error;
+use outlast_control::{Error, FollowError};
 use outlast_wire::exit_code::{FailureKind, run};
 use outlast_wire::view::{ErrorBody, ErrorView};
 use std::ffi::OsString;
@@ -20,7 +20,7 @@ pub(crate) struct Failure {
 /// What the caller expects of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Surface {
-    /// `outlast run` has exit codes of its own: everything that is ours is 125.
+    /// `outlast run` and `outlast vm exec` have exit codes of their own: everything that is ours is 125.
     pub(crate) is_run: bool,
     /// Whether failures are printed as JSON, too.
     pub(crate) json: bool,
@@ -30,11 +30,13 @@ impl Surface {
     /// Told by the words alone, because they may not be a command that can be parsed.
     pub(crate) fn of(words: &[OsString]) -> Self {
         let ours: Vec<&OsString> = words.iter().skip(1).take_while(|word| *word != "--").collect();
-        let command = ours.iter().find(|word| !word.to_string_lossy().starts_with('-'));
-        Self {
-            is_run: command.is_some_and(|word| *word == "run"),
-            json: ours.iter().any(|word| *word == "--json"),
-        }
+        let mut commands = ours.iter().filter(|word| !word.to_string_lossy().starts_with('-'));
+        let is_run = match commands.next() {
+            Some(word) if *word == "run" => true,
+            Some(word) if *word == "vm" => commands.next().is_some_and(|word| *word == "exec"),
+            Some(_) | None => false,
+        };
+        Self { is_run, json: ours.iter().any(|word| *word == "--json") }
     }
 }
 
@@ -94,7 +96,7 @@ impl From<Error> for Failure {
         if full && !message.contains("no space") && !message.contains("No space") {
             message = format!("no space on disk: {message}");
         }
-        let unread = matches!(&error, Error::Follow(outlast_control::FollowError::Sink { source, .. })
+        let unread = matches!(&error, Error::Follow(FollowError::Sink { source, .. } | FollowError::Show { source, .. })
             if source.kind() == io::ErrorKind::BrokenPipe);
         Self { kind, message, hint, unread }
     }
@@ -134,6 +136,9 @@ mod tests {
         assert_eq!(surface("outlast run x -- --json"), (true, false));
         assert_eq!(surface("outlast ps --json"), (false, true));
         assert_eq!(surface("outlast show run"), (false, false));
+        assert_eq!(surface("outlast vm exec web -- ls"), (true, false));
+        assert_eq!(surface("outlast --json vm exec --dance"), (true, true));
+        assert_eq!(surface("outlast vm start exec"), (false, false));
         assert_eq!(surface("outlast"), (false, false));
     }
 

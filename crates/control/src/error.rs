@@ -12,6 +12,7 @@ use crate::reconcile::ReconcileError;
 use crate::request::RequestError;
 use crate::site::SiteError;
 use crate::template::TemplateError;
+use crate::vm::VmError;
 use crate::workload::WorkloadError;
 use outlast_machine::host::HostError;
 use outlast_machine::image::LibraryError;
@@ -65,6 +66,9 @@ pub enum Error {
     /// A workload is not there, or not in the state for this.
     #[error(transparent)]
     Workload(#[from] WorkloadError),
+    /// A VM is not there, not in the state for this, or did not do it.
+    #[error(transparent)]
+    Vm(#[from] VmError),
 }
 
 impl Error {
@@ -83,6 +87,7 @@ impl Error {
             Self::Trial(error) => error.kind(),
             Self::Reconcile(error) => error.kind(),
             Self::Workload(error) => error.kind(),
+            Self::Vm(error) => error.kind(),
             Self::Audit(error) => error.kind(),
         }
     }
@@ -116,7 +121,8 @@ impl Error {
                 Some("docs/images.md says what a kernel and a root file system must have".to_owned())
             }
             Self::Workload(error) => error.hint(),
-            Self::Follow(FollowError::Interrupted { .. }) | Self::Audit(_) => None,
+            Self::Vm(error) => error.hint(),
+            Self::Follow(FollowError::Interrupted { .. } | FollowError::Show { .. }) | Self::Audit(_) => None,
             Self::Launch(_) | Self::Host(_) | Self::Reconcile(_) | Self::Follow(_) => {
                 Some("outlast doctor".to_owned())
             }

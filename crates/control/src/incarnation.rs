@@ -239,6 +239,22 @@ pub(crate) fn make_evidence(site: &Site, id: IncarnationId) -> Result<Preparatio
     made.map_err(|source| SiteError::MakeDirectory { path, source })
 }
 
+/// Removes the evidence of what was never written down.
+pub(crate) fn forget(site: &Site, incarnation: IncarnationId) {
+    let path = site.places().evidence(incarnation).path().to_owned();
+    if let Err(error) = std::fs::remove_dir_all(&path) {
+        tracing::warn!(%error, path = %path.display(), "what was made for a refused request stays");
+    }
+}
+
+/// The same after a commit that failed: below SQLite it may have taken effect, and only what is surely not there is
+/// forgotten.
+pub(crate) fn forget_unless_written(site: &Site, incarnation: IncarnationId) {
+    if !matches!(site.store().map(|store| store.incarnation(incarnation)), Ok(Ok(Some(_)) | Err(_))) {
+        forget(site, incarnation);
+    }
+}
+
 /// Takes over an evidence directory from a process that is dead, or has written its row. `None` when that
 /// process is at work: then there is nothing to be said of the directory. While the lock is held nobody can
 /// write its row: what the store says is true until it is given back.

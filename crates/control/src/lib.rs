@@ -7,12 +7,13 @@
 //!
 //! ```text
 //!   run:  request ─► archive ─► incarnation (ground) ─► accelerator, template ─► run ─► birth ─► launch ─► follow
+//!   VMs:  vm (create, start, exec, stop, remove …)
 //!   else: workload (find, kill) · show · logs · audit · image · template · prune (evidence) · doctor
 //!   all:  reconcile what they touch
 //! ```
 //!
 //! Reading order: [`Site`], `request`, `archive`, `incarnation`, `accelerator`, `template`, `run`, `birth`,
-//! `launch`, `follow`, `reconcile`, then the rest in any order.
+//! `launch`, `follow`, `reconcile`, [`vm`], then the rest in any order.
 
 mod accelerator;
 mod archive;
@@ -54,15 +55,18 @@ pub use handback::hand_back;
 pub use launch::LaunchError;
 pub use logs::{AfterLog, Extent, Log, logs};
 pub use notice::{Notice, Notify};
+pub use outlast_machine::disk::DiskError;
 pub use outlast_machine::host::HostError;
 pub use outlast_machine::image::LibraryError;
-pub use outlast_machine::sys::signal::Interrupts;
+pub use outlast_machine::sys::signal::{HANG_UP, Interrupts, RESIZED};
 pub use outlast_store::StoreError;
 pub use prune::{Pruning, prune};
 pub use reconcile::ReconcileError;
 pub use request::{DEFAULT_MEMORY, DEFAULT_TIMEOUT, RequestError, RunRequest, Stdin, What};
 pub use run::{Accepted, KeptEvidence, run};
+pub use runner_link::LinkError;
 pub use show::{List, list, run_view, show};
 pub use site::{Bounds, Site, SiteError, our_uid};
 pub use template::{TemplateError, list as list_templates, remove as remove_template};
+pub use vm::VmError;
 pub use workload::{WorkloadError, kill};

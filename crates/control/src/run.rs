@@ -93,14 +93,11 @@ pub fn run(site: &Site, request: RunRequest, notify: Notify<'_>) -> Result<Accep
     match accepted {
         Ok(Acceptance::New) => start_runner(site, (id, incarnation), leased, &locks),
         Ok(Acceptance::Existing(id)) => {
-            forget(site, incarnation);
+            incarnation::forget(site, incarnation);
             Ok(Accepted { id, existing: true, lease: None, reading: None })
         }
         Err(error) => {
-            // A commit that failed below SQLite may have taken effect: only what is surely not there is forgotten.
-            if !matches!(site.store().map(|store| store.incarnation(incarnation)), Ok(Ok(Some(_)) | Err(_))) {
-                forget(site, incarnation);
-            }
+            incarnation::forget_unless_written(site, incarnation);
             Err(error)
         }
     }
@@ -150,14 +147,6 @@ fn start_runner(
     let reading = evidence::read(site, incarnation);
     evidence::retain(site);
     Ok(Accepted { id, existing: false, lease, reading })
-}
-
-/// Removes the evidence of what was never accepted.
-fn forget(site: &Site, incarnation: IncarnationId) {
-    let path = site.places().evidence(incarnation).path().to_owned();
-    if let Err(error) = std::fs::remove_dir_all(&path) {
-        tracing::warn!(%error, path = %path.display(), "what was made for a refused workload stays");
-    }
 }
 
 fn write_inputs(evidence: &Evidence, checked: &mut Checked) -> Result<(), Error> {

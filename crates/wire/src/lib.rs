@@ -5,7 +5,7 @@
 //! policy is decided here.
 //!
 //! Reading order: [`paths`], [`identity`], [`intent`], [`guest`], [`control`], [`journal`],
-//! [`output_log`], [`record`], [`vm`], [`image`], [`template`], [`canary`], [`view`], [`vm_view`], [`exit_code`];
+//! [`output_log`], [`record`], [`vm`], [`image`], [`template`], [`canary`], [`view`], [`vm_view`], [`vm_live_view`], [`exit_code`];
 //! `base64` is how bytes travel in JSON.
 
 mod base64;
@@ -23,4 +23,5 @@ pub mod record;
 pub mod template;
 pub mod view;
 pub mod vm;
+pub mod vm_live_view;
 pub mod vm_view;

@@ -122,7 +122,7 @@ pub struct CheckView {
 /// Something that belongs to no living incarnation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeakView {
-    /// `run-directory`, `cgroup`, `process`, `evidence`, `template`, `row`.
+    /// `run-directory`, `cgroup`, `process`, `evidence`, `template`, `vm`, `row`.
     pub kind: String,
     /// Its name.
     pub name: String,

@@ -1,8 +1,13 @@
 //! What can be typed. Texts only: what they mean is decided in [`crate::commands`].
 
 mod run;
+mod vm;
 
 pub(crate) use run::RunArgs;
+pub(crate) use vm::{
+    VmArgs, VmCommand, VmCreateArgs, VmExecArgs, VmLogsArgs, VmMonitorArgs, VmNameArgs, VmRmArgs, VmShowArgs,
+    VmStartArgs, VmStopArgs,
+};
 
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -15,6 +20,7 @@ Examples:
   outlast run --timeout 5s a.py -- x y
   outlast run --image base -- nproc
   outlast ps -a                     what ran, newest first
+  outlast vm create web --image base, outlast vm start web, outlast vm exec -it web -- sh
   outlast doctor                    what this host can do";
 
 const ENVIRONMENT: &str = "\
@@ -30,7 +36,7 @@ Environment:
   OUTLAST_LOG       what is logged to standard error, for example debug
   NO_COLOR          no colours";
 
-/// Runs code in fresh microVMs.
+/// Runs code in fresh microVMs, and keeps long-lived ones.
 #[derive(Debug, Parser)]
 #[command(name = "outlast", version, about, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{ENVIRONMENT}"))]
 #[command(disable_help_subcommand = true, propagate_version = true)]
@@ -54,6 +60,8 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Kill a workload and wait for its end
     Kill(IdArgs),
+    /// Keep VMs: long-lived machines with a name and a disk
+    Vm(Box<VmArgs>),
     /// Tell what this host can do, and what belongs to nobody
     Doctor(DoctorArgs),
     /// Build, list, verify and remove images
@@ -75,8 +83,6 @@ pub(crate) enum Command {
     Man(ManArgs),
 
     // Of later versions: known by name, so that they are refused by name.
-    #[command(hide = true)]
-    Vm(LaterArgs),
     #[command(hide = true)]
     Serve(LaterArgs),
     #[command(hide = true)]

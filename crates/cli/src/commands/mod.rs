@@ -10,6 +10,7 @@ mod prune;
 mod request;
 mod run;
 mod template;
+mod vm;
 mod workload;
 
 use crate::args::{AuditCommand, Cli, Command, ImageCommand, PruneArgs, TemplateCommand};
@@ -62,7 +63,7 @@ pub(crate) fn perform(cli: Cli, settings: &Settings) -> Result<u8, Failure> {
         Command::Events(args) => audit::events(&site, &args, form),
         Command::Completions(args) => manual::completions(args.shell),
         Command::Man(args) => manual::man(&args.directory),
-        Command::Vm(_) => Err(later("vm")),
+        Command::Vm(args) => vm::vm(&site, args.command, form),
         Command::Serve(_) => Err(later("serve")),
         Command::Token(_) => Err(later("token")),
         Command::Network(_) => Err(later("network")),
@@ -72,7 +73,7 @@ pub(crate) fn perform(cli: Cli, settings: &Settings) -> Result<u8, Failure> {
 
 fn later(name: &str) -> Failure {
     let message = format!(
-        "'outlast {name}' is not available in this version (available: run, ps, show, logs, kill, doctor, \
+        "'outlast {name}' is not available in this version (available: run, vm, ps, show, logs, kill, doctor, \
          image build|add|ls|rm|verify|prune, template, prune, audit, events)"
     );
     Failure::new(FailureKind::BadInput, message).hint("outlast --help")

@@ -34,6 +34,9 @@ pub(super) fn leaks(
         }
     }
     leaks.extend(half_prepared(site, mend));
+    for path in crate::vm::half_made(site, store)? {
+        leaks.push(removed_directory("vm", path, mend));
+    }
     leaks.extend(templates(site, mend)?);
     leaks.extend(undecided.iter().map(|(id, error)| LeakView {
         kind: "row".to_owned(),

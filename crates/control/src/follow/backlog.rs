@@ -16,43 +16,43 @@ const PORTION: usize = 4096;
 
 /// Records in order; the first may have been passed on in part.
 #[derive(Debug, Default)]
-pub(super) struct Backlog {
+pub(crate) struct Backlog {
     records: VecDeque<(Stream, Vec<u8>)>,
     passed: usize,
 }
 
 impl Backlog {
     /// The stream whose turn it is; `None` when everything was passed on.
-    pub(super) fn stream(&self) -> Option<Stream> {
+    pub(crate) fn stream(&self) -> Option<Stream> {
         self.records.front().map(|(stream, _)| *stream)
     }
 
     /// Whether everything was passed on.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
     /// Adds a record.
-    pub(super) fn push(&mut self, stream: Stream, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, stream: Stream, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.records.push_back((stream, bytes.to_vec()));
         }
     }
 
     /// Forgets what was not passed on.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.records.clear();
         self.passed = 0;
     }
 
     /// Reads on in a log, a chunk at a time, until there is something to pass on or nothing more to read.
-    pub(super) fn refill(&mut self, tail: &mut Tail) -> Result<(), FollowError> {
+    pub(crate) fn refill(&mut self, tail: &mut Tail) -> Result<(), FollowError> {
         while self.is_empty() && tail.read_chunk(&mut |stream, bytes| self.push(stream, bytes))? {}
         Ok(())
     }
 
     /// Passes on as much as a sink that takes more takes for certain.
-    pub(super) fn pass_on(&mut self, sink: &mut dyn Sink) -> io::Result<()> {
+    pub(crate) fn pass_on(&mut self, sink: &mut dyn Sink) -> io::Result<()> {
         let Some((stream, bytes)) = self.records.front() else { return Ok(()) };
         let rest = &bytes[self.passed..];
         let portion = if sink.descriptor(*stream).is_some() { rest.len().min(PORTION) } else { rest.len() };

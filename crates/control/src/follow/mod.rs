@@ -22,7 +22,7 @@ use crate::reconcile::{self, Doom, Standing};
 use crate::site::Site;
 use crate::wait;
 use crate::workload::{Known, as_written};
-use backlog::Backlog;
+pub(crate) use backlog::Backlog;
 use outlast_machine::process::{Process, Sighting};
 use outlast_machine::sys::signal::Interrupts;
 use outlast_model::{IncarnationId, IncarnationState, Killer, Outcome, WorkloadId, WorkloadState, timeout};
@@ -64,6 +64,14 @@ pub enum FollowError {
     Sink {
         /// The workload.
         workload: WorkloadId,
+        /// Why.
+        source: io::Error,
+    },
+    /// What a VM or a program in it wrote could not be shown.
+    #[error("cannot pass on what is in {}", .path.display())]
+    Show {
+        /// Where it is kept.
+        path: PathBuf,
         /// Why.
         source: io::Error,
     },

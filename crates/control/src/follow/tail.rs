@@ -45,6 +45,16 @@ impl Tail {
         Self::open(evidence, evidence.console_log(), Format::Plain)
     }
 
+    /// Watches what a program wrote that was run in a VM, from its beginning.
+    pub(crate) fn of_program(evidence: &Evidence, number: u32) -> Result<Self, FollowError> {
+        Self::open(evidence, evidence.exec_log(number), Format::Records(OutputLogReader::new()))
+    }
+
+    /// Watches the runner's journal, from its beginning, as bytes.
+    pub(crate) fn of_journal(evidence: &Evidence) -> Result<Self, FollowError> {
+        Self::open(evidence, evidence.journal(), Format::Plain)
+    }
+
     fn open(evidence: &Evidence, path: PathBuf, format: Format) -> Result<Self, FollowError> {
         let failed = |source| FollowError::Log { path: evidence.path().to_owned(), source };
         // Order matters: watch first, look then, or what happens in between is missed.

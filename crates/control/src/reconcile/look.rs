@@ -9,7 +9,7 @@ use outlast_machine::process::{self, DeathProof, Doubt, Process, Sighting};
 use outlast_model::{IncarnationId, IncarnationState, timeout};
 use outlast_store::IncarnationRow;
 use outlast_wire::identity::ProcessIdentity;
-use outlast_wire::intent::{Intent, Purpose};
+use outlast_wire::intent::Purpose;
 use outlast_wire::journal::{Journal, JournalEntry};
 use outlast_wire::output_log::{OutputLogReader, Record};
 use rustix::fs::inotify::WatchFlags;
@@ -125,17 +125,17 @@ pub(super) fn beats_after_all(site: &Site, row: &IncarnationRow, process: &Proce
 }
 
 /// How long a runner may live: all its deadlines together. One that is held at a fault point, as long as the
-/// one who holds it likes.
-pub(super) fn allowed(intent: &Intent) -> Duration {
-    if intent.hold.is_some() {
+/// one who holds it likes; a VM's, once it runs, as long as nobody wants it stopped.
+pub(super) fn allowed(row: &IncarnationRow) -> Duration {
+    let intent = &row.intent;
+    let is_a_vm_that_runs = matches!(intent.purpose, Purpose::Vm { .. }) && row.running_unix_ns.is_some();
+    if intent.hold.is_some() || is_a_vm_that_runs {
         return Duration::MAX;
     }
     let work = match &intent.purpose {
         Purpose::Workload { program, .. } => Duration::from_millis(program.timeout_ms) + timeout::OUTPUTS,
         Purpose::Template { .. } => timeout::TEMPLATE,
-        Purpose::Canary => Duration::ZERO,
-        // As long as nobody wants it stopped; its boot has a deadline of its own.
-        Purpose::Vm { .. } => return Duration::MAX,
+        Purpose::Canary | Purpose::Vm { .. } => Duration::ZERO,
     };
     // A clone that fails boots again, cold.
     let boots = Duration::from_millis(intent.boot_timeout_ms.saturating_mul(2));

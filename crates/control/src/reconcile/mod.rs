@@ -180,7 +180,7 @@ fn act(site: &Site, id: IncarnationId, doom: Option<Doom<'_>>) -> Result<Standin
         }
         let sight = row.runner.as_ref().map(look::sight);
         let runner = look::runner(site, &row, sight.as_ref());
-        let judgement = match (judge(row.state, &runner, look::allowed(&row.intent)), doom, &runner) {
+        let judgement = match (judge(row.state, &runner, look::allowed(&row)), doom, &runner) {
             (Judgement::Leave, Some(_), Runner::Alive { .. }) => Judgement::Kill(KillReason::Dying),
             (judgement, _, _) => judgement,
         };

@@ -13,7 +13,7 @@ mod program;
 
 pub(crate) use check::{Checked, check, check_disk};
 pub use error::RequestError;
-pub(crate) use program::{Files, environment, wire_program};
+pub(crate) use program::{Files, environment, image_of_command, wire_program};
 
 use crate::accelerator::AcceleratorChoice;
 use outlast_model::spec::EnvVar;

@@ -89,7 +89,8 @@ pub(super) fn image_for(libraries: &[Library], what: &What) -> Result<Image, Err
     }
 }
 
-fn image_of_command(libraries: &[Library], name: &str) -> Result<Image, Error> {
+/// The image of a command, or of a VM.
+pub(crate) fn image_of_command(libraries: &[Library], name: &str) -> Result<Image, Error> {
     match image::find(libraries, name) {
         // What could be built is said by the library's own error, with the command that builds it.
         Err(LibraryError::NoImage { built, .. }) if Recipe::named(name).is_none() => {

@@ -117,6 +117,11 @@ impl Scope {
         for name in ["outlast.db*", "proofs", "incarnations", "incarnations/*", "incarnations/*/outputs/**"] {
             home = home.except(name);
         }
+        // Where VMs are; what one keeps is in a directory of its own, which goes with it. What a detached program wrote is
+        // evidence.
+        for name in ["vms", "incarnations/*/exec-*.log"] {
+            home = home.except(name);
+        }
         let kept = Evidence::at(PathBuf::from("incarnations/*"));
         let files =
             [kept.journal(), kept.output_log(), kept.console_log(), kept.vmm_log(), kept.runner_log()];
@@ -195,10 +200,20 @@ mod tests {
         for kept in ["outlast.db", "outlast.db-wal", "run", "library", "library/images/x", "incarnations/i"] {
             assert!(!lists(kept), "{kept} is no leak");
         }
-        for kept in ["incarnations/i/journal.jsonl", "incarnations/i/outputs/a/b", "incarnations/i/vmm.log"] {
+        for kept in
+            ["incarnations/i/journal.jsonl", "incarnations/i/outputs/a/b", "incarnations/i/exec-2.log", "vms"]
+        {
             assert!(!lists(kept), "{kept} is no leak");
         }
-        for leak in ["run/i", "run/i/qmp.sock", "incarnations/i/hold", "incarnations/i/input", "disk"] {
+        for leak in [
+            "run/i",
+            "run/i/qmp.sock",
+            "incarnations/i/hold",
+            "incarnations/i/input",
+            "disk",
+            "vms/v",
+            "vms/.making-v",
+        ] {
             assert!(lists(leak), "{leak} is a leak");
         }
         assert_eq!(scope.trees.len(), 1);

@@ -14,7 +14,9 @@ pub(crate) use desk::{Desk, Doing, VmDesk};
 
 use frame::{ClientError, receive, send};
 use outlast_wire::control::{GENERATION, Greeting, Request};
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -33,9 +35,11 @@ pub(crate) struct ControlServer {
 }
 
 impl ControlServer {
-    /// Binds the socket, 0600 (the runner's umask is 077), and serves it.
+    /// Binds the socket, 0600, and serves it.
     pub(crate) fn start(path: &Path, desk: Rc<Desk>) -> io::Result<Self> {
         let listener = UnixListener::bind(path)?;
+        // A socket is made 0777 less the umask, which is 077: others never have it, and nobody executes it.
+        std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
         Ok(Self { serving: tokio::task::spawn_local(serve(listener, desk)) })
     }
 }

@@ -1,0 +1,221 @@
+//! What a VM has said: on its console, or through a program that was detached. So far, or as it comes.
+
+use super::error::VmError;
+use super::find::{find, newest, not_running, reread};
+use super::words::why_not_running;
+use crate::error::Error;
+use crate::evidence;
+use crate::follow::{Backlog, FollowError, Sink, Tail};
+use crate::logs::Extent;
+use crate::reconcile::{Standing, reconcile};
+use crate::site::Site;
+use crate::wait;
+use outlast_machine::process::{Process, Sighting};
+use outlast_machine::sys::signal::Interrupts;
+use outlast_model::timeout;
+use outlast_store::{IncarnationRow, VmRow};
+use rustix::event::PollFlags;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Ctrl-] and Ctrl-C: both leave a console.
+const LEAVING: [u8; 2] = [0x1d, 0x03];
+
+/// Which log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VmLog {
+    /// What the newest incarnation's console said, boot messages first.
+    Console,
+    /// What the program of this number wrote in it.
+    Program(u32),
+}
+
+/// How a console is left while the VM goes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Detach<'a> {
+    /// What is typed: Ctrl-] leaves, and so does Ctrl-C, which nobody else hears.
+    pub keys: BorrowedFd<'a>,
+    /// SIGINT, SIGTERM and their like.
+    pub signals: &'a Interrupts,
+}
+
+/// How following ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Left {
+    /// Nobody wants to see more.
+    Detached,
+    /// The VM ended, with the cause; or everything that was asked for was passed on.
+    Ended(Option<String>),
+}
+
+/// Passes a log of a VM on to `sink`; one that lives or does not.
+///
+/// # Errors
+/// [`VmError::NoLog`]; it cannot be read, or `sink` takes no more.
+pub fn logs(site: &Site, name: &str, log: VmLog, extent: Extent, sink: &mut dyn Sink) -> Result<(), Error> {
+    let vm = find(site, name)?;
+    let (row, tail) = open(site, &vm, log)?;
+    let end = extent == Extent::ToTheEnd && row.ended_unix_ns.is_none();
+    let follower =
+        Follower { site, vm: &vm, row, tail, backlog: Backlog::default(), detach: None, runner: None };
+    follower.run(end, sink).map(drop)
+}
+
+/// Passes on what the console of a VM says, from its boot on, until the VM ends or somebody leaves.
+///
+/// # Errors
+/// [`VmError::NotRunning`] when nothing of it lives.
+pub fn console(
+    site: &Site,
+    name: &str,
+    detach: Option<Detach<'_>>,
+    sink: &mut dyn Sink,
+) -> Result<Left, Error> {
+    let vm = find(site, name)?;
+    if !vm.state.is_living() {
+        return Err(not_running(&vm).into());
+    }
+    let (row, tail) = open(site, &vm, VmLog::Console)?;
+    let follower = Follower { site, vm: &vm, row, tail, backlog: Backlog::default(), detach, runner: None };
+    follower.run(true, sink)
+}
+
+fn open(site: &Site, vm: &VmRow, log: VmLog) -> Result<(IncarnationRow, Tail), Error> {
+    let what = match log {
+        VmLog::Console => "console log".to_owned(),
+        VmLog::Program(number) => format!("output of a program {number}"),
+    };
+    let none = || VmError::NoLog { name: vm.name.to_string(), what: what.clone() };
+    if vm.incarnation.is_none() {
+        return Err(none().into());
+    }
+    let row = newest(site, vm)?;
+    let evidence = site.places().evidence(row.id);
+    if evidence::is_pruned(&evidence, &row) {
+        return Err(none().into());
+    }
+    let tail = match log {
+        VmLog::Console => Tail::of_console(&evidence)?,
+        VmLog::Program(number) if evidence.exec_log(number).exists() => Tail::of_program(&evidence, number)?,
+        VmLog::Program(_) => return Err(none().into()),
+    };
+    Ok((row, tail))
+}
+
+#[derive(Clone, Copy)]
+enum Wake {
+    Leave,
+    Keys,
+    Output,
+    Log,
+    Gone,
+    Nothing,
+}
+
+struct Follower<'a> {
+    site: &'a Site,
+    vm: &'a VmRow,
+    row: IncarnationRow,
+    tail: Tail,
+    backlog: Backlog,
+    detach: Option<Detach<'a>>,
+    runner: Option<Process>,
+}
+
+impl Follower<'_> {
+    /// `live` goes on until the VM's end; otherwise until there is no more.
+    fn run(mut self, live: bool, sink: &mut dyn Sink) -> Result<Left, Error> {
+        let mut over = !live;
+        loop {
+            if self.backlog.is_empty() {
+                self.backlog.refill(&mut self.tail)?;
+            }
+            if over && self.backlog.is_empty() {
+                return Ok(Left::Ended(if live { Some(self.why()?) } else { None }));
+            }
+            if !over && self.runner.is_none() {
+                over = self.find_runner()?;
+                continue;
+            }
+            match self.wake(over, &*sink)? {
+                Wake::Leave => return Ok(Left::Detached),
+                Wake::Keys if self.leaves() => return Ok(Left::Detached),
+                Wake::Keys => {}
+                Wake::Output => self.pass_on(sink)?,
+                Wake::Log => self.tail.acknowledge()?,
+                Wake::Gone => over = self.settle()?,
+                Wake::Nothing => over = over || self.is_over()?,
+            }
+        }
+    }
+
+    /// Takes hold of the runner; tells whether the VM is over.
+    fn find_runner(&mut self) -> Result<bool, Error> {
+        match reconcile(self.site, self.row.id)? {
+            Standing::Over(row) => {
+                self.row = *row;
+                return Ok(true);
+            }
+            Standing::Lives(row) => self.row = *row,
+        }
+        match self.row.runner.as_ref().map(Process::open) {
+            Some(Sighting::Alive(process)) => self.runner = Some(process),
+            // Nobody has claimed it yet, which changes the directory that is watched.
+            Some(Sighting::Dead(_) | Sighting::Undecided(_)) | None => {
+                wait::readable(&[self.tail.as_fd()], timeout::CONTROL).map_err(FollowError::Wait)?;
+                self.tail.acknowledge()?;
+            }
+        }
+        Ok(false)
+    }
+
+    fn wake(&self, over: bool, sink: &dyn Sink) -> Result<Wake, FollowError> {
+        let mut watched = Vec::with_capacity(5);
+        if let Some(Detach { keys, signals }) = self.detach {
+            watched.push((signals.as_fd(), PollFlags::IN, Wake::Leave));
+            watched.push((keys, PollFlags::IN, Wake::Keys));
+        }
+        let (mut within, mut otherwise) = (timeout::HEARTBEAT_LOST, Wake::Nothing);
+        match self.backlog.stream().map(|stream| sink.descriptor(stream)) {
+            None => watched.push((self.tail.as_fd(), PollFlags::IN, Wake::Log)),
+            Some(Some(output)) => watched.push((output, PollFlags::OUT, Wake::Output)),
+            // It takes everything at once.
+            Some(None) => (within, otherwise) = (std::time::Duration::ZERO, Wake::Output),
+        }
+        let runner = self.runner.as_ref().filter(|_| !over);
+        watched.extend(runner.map(|runner| (runner.as_fd(), PollFlags::IN, Wake::Gone)));
+        let polled: Vec<_> = watched.iter().map(|(descriptor, flags, _)| (*descriptor, *flags)).collect();
+        let ready = wait::ready(&polled, within).map_err(FollowError::Wait)?;
+        Ok(ready.map_or(otherwise, |index| watched[index].2))
+    }
+
+    /// Whether what was typed means to leave. A terminal that is gone means that, too.
+    fn leaves(&self) -> bool {
+        let Some(Detach { keys, .. }) = self.detach else { return false };
+        let mut typed = [0; 256];
+        match rustix::io::read(keys, &mut typed) {
+            Ok(0) => true,
+            Ok(length) => typed[..length].iter().any(|byte| LEAVING.contains(byte)),
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::WOULDBLOCK) => false,
+            Err(_) => true,
+        }
+    }
+
+    fn pass_on(&mut self, sink: &mut dyn Sink) -> Result<(), Error> {
+        let path = self.site.places().evidence(self.row.id).path().to_owned();
+        self.backlog.pass_on(sink).map_err(|source| FollowError::Show { path, source }.into())
+    }
+
+    fn settle(&mut self) -> Result<bool, Error> {
+        self.row = crate::reconcile::settle(self.site, self.row.id)?;
+        Ok(true)
+    }
+
+    /// Nothing has happened for a while: is there still somebody at work?
+    fn is_over(&self) -> Result<bool, Error> {
+        Ok(matches!(reconcile(self.site, self.row.id)?, Standing::Over(_)))
+    }
+
+    fn why(&self) -> Result<String, Error> {
+        Ok(why_not_running(&reread(self.site, self.vm.id)?))
+    }
+}

@@ -1,0 +1,137 @@
+//! Removes a VM: nobody can start it any more, then what it left goes, then its disk, and its row last of all.
+//!
+//! Every part can be done again: a removal that was cut off is finished by the next one. Its death certificates stay.
+
+use super::error::VmError;
+use super::find::find_for_sure;
+use super::stop::{StopRequest, bring_down};
+use crate::clock;
+use crate::error::Error;
+use crate::reconcile::{cgroups, leftovers, settle};
+use crate::site::Site;
+use outlast_machine::disk;
+use outlast_model::{VmName, VmState};
+use outlast_store::{OfLiving, RemovalEnd, RemovalNote, StoreError, VmRow};
+use outlast_wire::paths::VmDirectory;
+use outlast_wire::vm_view::VmRemovedView;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// So many of its incarnations are looked at for what they left; older ones were looked at by all that came after.
+const LOOKED_AT: u32 = 16;
+
+/// How a VM is to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Removal {
+    /// Whether one that lives is stopped first, and how.
+    pub stop: Option<StopRequest>,
+    /// Whether its disk stays where it is.
+    pub keep_disks: bool,
+}
+
+/// Removes a VM.
+///
+/// # Errors
+/// [`VmError::WrongState`] when it lives and is not to be stopped; [`VmError::LeftBehind`] when something of it cannot
+/// be removed: then its row stays, and the removal can be asked for again.
+pub fn remove(site: &Site, name: &str, removal: Removal) -> Result<VmRemovedView, Error> {
+    let vm = find_for_sure(site, name)?;
+    let of_living = if removal.stop.is_some() { OfLiving::Stop } else { OfLiving::Refuse };
+    match request(site, &vm, of_living)? {
+        RemovalNote::Noted | RemovalNote::AlreadyNoted => {}
+        RemovalNote::Living { state, .. } => return Err(lives(&vm, state).into()),
+    }
+    let directory = site.places().vm(vm.id);
+    loop {
+        end(site, &vm, removal.stop.unwrap_or_default())?;
+        check_nothing_left(site, &vm)?;
+        if !removal.keep_disks {
+            remove_directory(&vm.name, &directory)?;
+        }
+        match site.store()?.finish_removal(vm.id, clock::unix_ns())? {
+            RemovalEnd::Removed | RemovalEnd::AlreadyRemoved => break,
+            // It was started before the wish was written, and its row was not read by then.
+            RemovalEnd::Living { .. } => {}
+        }
+    }
+    let kept = removal.keep_disks.then(|| directory.disk().display().to_string());
+    Ok(VmRemovedView { id: vm.id.to_string(), removed: vm.name.to_string(), kept })
+}
+
+fn request(site: &Site, vm: &VmRow, of_living: OfLiving) -> Result<RemovalNote, Error> {
+    site.store()?.request_removal(vm.id, of_living, clock::unix_ns()).map_err(|error| match error {
+        StoreError::VmRemoved { name } => VmError::NotFound { name, near: Vec::new() }.into(),
+        error => error.into(),
+    })
+}
+
+fn lives(vm: &VmRow, state: VmState) -> VmError {
+    VmError::WrongState {
+        name: vm.name.to_string(),
+        state,
+        so: "; it is removed once it is stopped, or with --force",
+    }
+}
+
+/// Brings down what lives of it, and has what is over swept.
+fn end(site: &Site, vm: &VmRow, request: StopRequest) -> Result<(), Error> {
+    let vm = super::find::reread(site, vm.id)?;
+    let Some(incarnation) = vm.incarnation else { return Ok(()) };
+    if vm.state.is_living() {
+        bring_down(site, incarnation, request)?;
+    } else {
+        settle(site, incarnation)?;
+    }
+    Ok(())
+}
+
+/// The row goes only when everything else is gone.
+fn check_nothing_left(site: &Site, vm: &VmRow) -> Result<(), Error> {
+    let store = site.store()?;
+    let groups = cgroups(store.id());
+    for row in store.incarnations_of(vm.id, LOOKED_AT)? {
+        if let Some(leftover) = leftovers(site, &row, &groups).first() {
+            let (name, what) = (vm.name.to_string(), leftover.name(site));
+            return Err(VmError::LeftBehind { name, what }.into());
+        }
+    }
+    Ok(())
+}
+
+/// The disk goes last of what lies in there.
+fn remove_directory(name: &VmName, directory: &VmDirectory) -> Result<(), VmError> {
+    let failed = |path: &Path, source| VmError::Keep { operation: "remove", path: path.to_owned(), source };
+    let (snapshots, disk, path) = (directory.snapshots(), directory.disk(), directory.path());
+    unless_gone(std::fs::remove_dir_all(&snapshots)).map_err(|error| failed(&snapshots, error))?;
+    disk::remove(&disk).map_err(|source| VmError::Disk { name: name.to_string(), source })?;
+    unless_gone(std::fs::remove_dir_all(path)).map_err(|error| failed(path, error))?;
+    // Order matters: the row may go only when the name is off the disk for good.
+    let synced =
+        path.parent().map_or(Ok(()), |parent| unless_gone(File::open(parent).and_then(|d| d.sync_all())));
+    synced.map_err(|error| failed(path, error))
+}
+
+fn unless_gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_vm_keeps_is_removed_whole_and_twice() {
+        let top = tempfile::tempdir().unwrap();
+        let directory = VmDirectory::at(top.path().join("vms/01"));
+        std::fs::create_dir_all(directory.snapshots().join("one")).unwrap();
+        std::fs::write(directory.disk(), "x").unwrap();
+        let name = "web".parse().unwrap();
+        remove_directory(&name, &directory).unwrap();
+        assert!(!directory.path().exists());
+        remove_directory(&name, &directory).unwrap();
+    }
+}
