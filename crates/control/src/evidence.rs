@@ -100,17 +100,10 @@ fn prune_some(
     findings: &mut Findings,
 ) -> Result<(), Error> {
     let Some(store) = site.existing_store()? else { return Ok(()) };
-    let directory = site.places().incarnations();
-    let names: Vec<String> = fs::read_dir(&directory)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect();
-    for name in names.iter().filter(|name| name.starts_with(PRUNING)) {
-        finish(&directory.join(name), how, budget, findings);
-        if budget.is_spent() {
-            return Ok(());
-        }
+    let names = names(&site.places().incarnations());
+    finish_all(site, &names, how, budget, findings);
+    if budget.is_spent() {
+        return Ok(());
     }
     let ids = names.iter().filter_map(|name| name.parse().ok()).collect();
     let older_than = age.unwrap_or(site.bounds().evidence_age).duration();
@@ -167,6 +160,27 @@ fn remove(site: &Site, (id, why): (IncarnationId, &str), how: How, budget: Budge
         }
     }
     findings.add(found);
+}
+
+/// Goes on with what a pruning that died had begun, for a moment: whoever looks at everything does that, too.
+pub(crate) fn finish_interrupted(site: &Site) {
+    let budget = Budget { most: 0, until: Instant::now().checked_add(RETAINING) };
+    finish_all(site, &names(&site.places().incarnations()), How::Remove, budget, &mut Findings::default());
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+}
+
+fn finish_all(site: &Site, names: &[String], how: How, budget: Budget, findings: &mut Findings) {
+    let directory = site.places().incarnations();
+    for name in names.iter().filter(|name| name.starts_with(PRUNING)) {
+        finish(&directory.join(name), how, budget, findings);
+        if budget.is_spent() {
+            return;
+        }
+    }
 }
 
 /// What a pruning that died had begun.
@@ -278,6 +292,15 @@ mod tests {
         let half = stage.site.places().incarnations().join(format!("{PRUNING}{}", stage.incarnation));
         fs::create_dir_all(half.join("outputs")).unwrap();
         assert!(pruned(&stage, How::Remove)[0].removed && !half.exists());
+    }
+
+    #[test]
+    fn whoever_looks_at_everything_finishes_it_too() {
+        let stage = accept(Duration::ZERO);
+        let half = stage.site.places().incarnations().join(format!("{PRUNING}{}", stage.incarnation));
+        fs::create_dir_all(half.join("outputs")).unwrap();
+        assert!(crate::reconcile::reconcile_all(&stage.site).unwrap().is_empty());
+        assert!(!half.exists());
     }
 
     #[test]

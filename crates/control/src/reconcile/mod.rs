@@ -14,6 +14,7 @@ pub(crate) use sweep::{Leftover, cgroups, is_older_than_a_claim, leftovers, remo
 
 use crate::clock;
 use crate::error::Error;
+use crate::evidence;
 use crate::launch::last_words;
 use crate::site::Site;
 use judgement::{Ended, Judgement, KillReason, Remains, Runner, judge};
@@ -156,6 +157,7 @@ pub(crate) fn reconcile_all(site: &Site) -> Result<Vec<(IncarnationId, Error)>, 
         }
     }
     sweep::interrupted_preparations(site, store)?;
+    evidence::finish_interrupted(site);
     Ok(refused)
 }
 
