@@ -101,8 +101,7 @@ fn prune_some(
 ) -> Result<(), Error> {
     let Some(store) = site.existing_store()? else { return Ok(()) };
     let names = names(&site.places().incarnations());
-    finish_all(site, &names, how, budget, findings);
-    if budget.is_spent() {
+    if !finish_all(site, &names, how, budget, findings) {
         return Ok(());
     }
     let ids = names.iter().filter_map(|name| name.parse().ok()).collect();
@@ -173,14 +172,16 @@ fn names(directory: &Path) -> Vec<String> {
     entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }
 
-fn finish_all(site: &Site, names: &[String], how: How, budget: Budget, findings: &mut Findings) {
+/// Whether there is time for more. It is asked after something was removed, so that every run comes further.
+fn finish_all(site: &Site, names: &[String], how: How, budget: Budget, findings: &mut Findings) -> bool {
     let directory = site.places().incarnations();
     for name in names.iter().filter(|name| name.starts_with(PRUNING)) {
         finish(&directory.join(name), how, budget, findings);
         if budget.is_spent() {
-            return;
+            return false;
         }
     }
+    true
 }
 
 /// What a pruning that died had begun.
