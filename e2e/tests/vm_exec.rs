@@ -80,6 +80,17 @@ fn much_input_and_output_arrive_whole() {
     });
 }
 
+/// Its end may come together with its beginning.
+#[test]
+fn many_short_programs_all_end() {
+    on_lab(|lab| {
+        lab.running_vm("web");
+        for _ in 0..40 {
+            lab.call(&["vm", "exec", "web", "--", "true"]).within(SOON).run().expect_code(0);
+        }
+    });
+}
+
 #[test]
 fn a_time_limit_ends_a_program_and_not_the_vm() {
     on_lab(|lab| {

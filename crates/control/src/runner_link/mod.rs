@@ -169,12 +169,21 @@ impl Link {
     /// [`LinkError::HungUp`] when nothing more will come; others when what came makes no sense.
     pub(crate) fn heard(&mut self) -> Result<Vec<Answer>, LinkError> {
         self.incoming.take_in(&mut self.stream)?;
+        let answers = self.heard_before()?;
+        if answers.is_empty() && self.incoming.is_over() {
+            return Err(LinkError::HungUp);
+        }
+        Ok(answers)
+    }
+
+    /// What came together with the last answer: no descriptor tells of it any more.
+    ///
+    /// # Errors
+    /// What came makes no sense.
+    pub(crate) fn heard_before(&mut self) -> Result<Vec<Answer>, LinkError> {
         let mut answers = Vec::new();
         while let Some(answer) = self.incoming.next()? {
             answers.push(answer);
-        }
-        if answers.is_empty() && self.incoming.is_over() {
-            return Err(LinkError::HungUp);
         }
         Ok(answers)
     }

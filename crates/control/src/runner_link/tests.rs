@@ -56,6 +56,16 @@ fn what_came_before_a_hang_up_is_heard() {
 }
 
 #[test]
+fn what_came_together_with_an_answer_is_not_forgotten() {
+    let (mut link, mut theirs) = link();
+    let both = [frame(&Answer::Accepted).unwrap(), frame(&Answer::Probed { round_trip_us: 1 }).unwrap()];
+    theirs.write_all(&both.concat()).unwrap();
+    assert_eq!(ask(&mut link).unwrap(), Answer::Accepted);
+    assert_eq!(link.heard_before().unwrap(), [Answer::Probed { round_trip_us: 1 }]);
+    assert!(link.heard_before().unwrap().is_empty());
+}
+
+#[test]
 fn a_reader_that_does_not_read_is_not_waited_for_longer_than_told() {
     let (mut link, _theirs) = link();
     let large = Request::Monitor { command: "x".repeat(900 * 1024) };

@@ -77,6 +77,9 @@ pub(super) fn attend(program: Program<'_>, log: ProgramLog, company: Company<'_>
 
 impl Attendance<'_, '_> {
     fn run(mut self) -> Result<Ended, Error> {
+        // Order matters: of a short program the end comes together with its beginning, and is waited for in vain later.
+        let heard = self.program.link.heard_before();
+        self.take_all(heard)?;
         loop {
             if self.backlog.is_empty() {
                 self.log.refill(&mut self.backlog)?;
@@ -184,7 +187,12 @@ impl Attendance<'_, '_> {
     }
 
     fn hear(&mut self) -> Result<(), Error> {
-        match self.program.link.heard() {
+        let heard = self.program.link.heard();
+        self.take_all(heard)
+    }
+
+    fn take_all(&mut self, heard: Result<Vec<Answer>, LinkError>) -> Result<(), Error> {
+        match heard {
             Ok(answers) => {
                 for answer in answers {
                     self.take(answer);
