@@ -88,12 +88,13 @@ pub enum LinkError {
 }
 
 impl LinkError {
-    /// Whether the runner itself may be at fault: stopped, wedged, or without its senses. A socket that is missing
-    /// or somebody else's says nothing of the runner.
+    /// Whether the runner is without its senses. A socket that is missing or somebody else's says nothing of the
+    /// runner, and silence nothing that its heart does not tell better.
     pub(crate) fn is_the_runners(&self) -> bool {
         match self {
-            Self::Silent { .. } | Self::Malformed(_) | Self::TooLong(_) | Self::Unexpected => true,
-            Self::Connect { .. }
+            Self::Malformed(_) | Self::TooLong(_) | Self::Unexpected => true,
+            Self::Silent { .. }
+            | Self::Connect { .. }
             | Self::Stranger { .. }
             | Self::HungUp
             | Self::Io(_)

@@ -3,7 +3,8 @@
 //! ```text
 //!   request_stop ──► runner's socket ──taken──► wait for its death ──► settle
 //!                       │ stranger, no socket ─► (the runner looks at the store once a second) ─┘
-//!                       └ silent, senseless ───► killed through its pidfd; the kernel takes the rest
+//!                       ├ silent ──────────────► (the same, while its heart beats; killed when that has stopped)
+//!                       └ senseless ───────────► killed through its pidfd; the kernel takes the rest
 //! ```
 
 use super::error::VmError;
@@ -21,7 +22,7 @@ use outlast_store::{IncarnationRow, StopNote, StoreError};
 use outlast_wire::control::{Answer, GENERATION_OF_VMS, Request};
 use outlast_wire::journal::JournalEntry;
 use outlast_wire::vm_view::VmStoppedView;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a VM is to be stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +81,7 @@ pub(super) fn bring_down(
             format!("a stop was requested; its runner did not answer: {}", chain(&error))
         }
         asked => {
-            if is_gone_within(&row, patience(request, asked.is_ok()))? {
+            if is_gone_within(site, &row, patience(request, asked.is_ok()))? {
                 return reconcile::settle(site, id);
             }
             match asked {
@@ -112,15 +113,24 @@ fn patience(request: StopRequest, told: bool) -> Duration {
     timeout::LADDER.saturating_sub(timeout::STOP).saturating_add(rungs)
 }
 
-/// Waits for the death of a runner that was asked to end.
-fn is_gone_within(row: &IncarnationRow, within: Duration) -> Result<bool, Error> {
-    match row.runner.as_ref().map(Process::open) {
-        Some(Sighting::Alive(process)) => {
-            let gone = wait::readable(&[process.as_fd()], within).map_err(FollowError::Wait)?;
-            Ok(gone.is_some())
+/// Waits for the death of a runner that was asked to end. One whose heart stops meanwhile is killed: a host that has
+/// more to do than it can makes a runner slow to answer, and stopping its VM gently is still the better end.
+fn is_gone_within(site: &Site, row: &IncarnationRow, within: Duration) -> Result<bool, Error> {
+    // Whether it can be told at all, reconciling will say.
+    let Some(Sighting::Alive(process)) = row.runner.as_ref().map(Process::open) else { return Ok(true) };
+    let end = Instant::now() + within;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let look = left.min(timeout::HEARTBEAT_LOST);
+        if wait::readable(&[process.as_fd()], look).map_err(FollowError::Wait)?.is_some() {
+            return Ok(true);
         }
-        // Whether it can be told at all, reconciling will say.
-        Some(Sighting::Dead(_) | Sighting::Undecided(_)) | None => Ok(true),
+        if let Standing::Over(_) = reconcile::reconcile(site, row.id)? {
+            return Ok(true);
+        }
+        if left <= look {
+            return Ok(false);
+        }
     }
 }
 
