@@ -247,8 +247,10 @@ fn a_terminal_passes_keys_and_sizes_on_and_is_left_as_it_was() {
         until_shown(&mut terminal, &mut seen, "is42there");
         until_shown(&mut terminal, &mut seen, "33 99");
         until_shown(&mut terminal, &mut seen, "\na-tty");
-        // Ctrl-C ends what runs in there, and neither the shell nor us.
-        terminal.type_in("sleep 600\n");
+        // Ctrl-C ends what runs in there, and neither the shell nor us. It goes to whoever is in the foreground when it
+        // comes, so that must be seen to be the one that sleeps.
+        terminal.type_in("sh -c 'echo sleeps$((1+1)); exec sleep 600'\n");
+        until_shown(&mut terminal, &mut seen, "sleeps2");
         terminal.type_in("\u{3}");
         terminal.type_in("echo after$((1+1))\n");
         until_shown(&mut terminal, &mut seen, "after2");
