@@ -141,6 +141,7 @@ fn fake_outlast(first: &str) -> tempfile::TempDir {
         "#!/bin/sh\n{first}\ncase $1 in\n\
          ps) echo '[]' ;;\n\
          doctor) echo '{{\"checks\":[],\"leaks\":[]}}' ;;\n\
+         vm) echo '[]' ;;\n\
          audit) exit 3 ;;\n\
          esac\n"
     );

@@ -18,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Everything that is said, in order, up to what makes the monitor unusable.
+/// Everything that is said, in order.
 fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Result<Message, LineError>> {
     let mut lines = Lines::default();
     let mut read = Vec::new();
@@ -30,11 +30,6 @@ fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Result<Message, LineE
             match lines.next_message() {
                 Ok(Some(message)) => read.push(Ok(message)),
                 Ok(None) => break,
-                Err(LineError::TooLong) => {
-                    assert_eq!(lines.next_message().err(), Some(LineError::TooLong), "it stays unusable");
-                    read.push(Err(LineError::TooLong));
-                    return read;
-                }
                 Err(error) => read.push(Err(error)),
             }
         }
@@ -61,7 +56,7 @@ fn judge(message: Message) {
             | Told::Nothing => {}
             Told::Guest(event) => panic!("{event:?} was believed"),
         },
-        Message::Other => {}
+        Message::TooLong | Message::Other => {}
     }
 }
 

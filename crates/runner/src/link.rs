@@ -122,6 +122,9 @@ fn errno_text(errno: i32) -> String {
 pub(crate) trait Listener: fmt::Debug {
     /// Takes a message; gives it back when it is not for this listener.
     fn hear(&self, stream: u32, message: GuestMessage) -> Option<GuestMessage>;
+
+    /// So many bytes wait to be written now, after some have left.
+    fn drained(&self, backlog: usize);
 }
 
 /// A connection to the agent.
@@ -278,7 +281,12 @@ impl Link {
         };
         if ready.is_writable() && self.backlog() > 0 {
             match self.stream.try_write(&self.outbound[self.written..]) {
-                Ok(count) => self.written += count,
+                Ok(count) => {
+                    self.written += count;
+                    if let Some(listener) = &self.listener {
+                        listener.drained(self.backlog());
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(LinkError::Io(error)),
             }

@@ -8,7 +8,8 @@ use crate::backend::VmmEvent;
 use qapi::qmp::{GUEST_PANICKED, MIGRATION, MigrationStatus, RESET, SHUTDOWN, ShutdownCause};
 use qapi::{Any, Event as _};
 
-/// Longest line that is read, in bytes. The longest answer we ask for has some hundred.
+/// Longest line that is read, in bytes. The longest answer we ask for ourselves has some hundred; to what people ask
+/// there is no end, so a longer one is passed over and said to be too long.
 pub const LONGEST_LINE: usize = 256 * 1024;
 /// Longest text of QEMU's that goes into an error, in characters.
 const LONGEST_MESSAGE: usize = 300;
@@ -28,6 +29,8 @@ pub enum Message {
     Answer(u64, Answer),
     /// An event, by name, with its data.
     Event(String, Any),
+    /// Something longer than [`LONGEST_LINE`], which was not kept.
+    TooLong,
     /// The greeting, or something a later QEMU may say that nobody here asked for.
     Other,
 }
@@ -46,9 +49,6 @@ pub enum Told {
 /// A line that is not QMP.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
-    /// Longer than any we ask for.
-    #[error("a line is longer than {LONGEST_LINE} bytes")]
-    TooLong,
     /// Not an object in JSON.
     #[error("a line is no JSON object")]
     NoObject,
@@ -123,6 +123,8 @@ pub struct Lines {
     start: usize,
     /// How much of the buffer is known to hold no line break from `start` on.
     searched: usize,
+    /// Whether the rest of a line that is too long is still to come.
+    skipping: bool,
 }
 
 impl Lines {
@@ -138,27 +140,38 @@ impl Lines {
     /// The next whole line, if there is one. Empty lines are passed over.
     ///
     /// # Errors
-    /// [`LineError`]. After [`LineError::TooLong`] nothing more can be read; the other lines are passed over.
+    /// [`LineError`]; the line is passed over.
     pub fn next_message(&mut self) -> Result<Option<Message>, LineError> {
         loop {
             let unsearched = self.buffer.get(self.searched..).unwrap_or_default();
             let Some(offset) = unsearched.iter().position(|&byte| byte == b'\n') else {
                 self.searched = self.buffer.len();
-                let too_long = self.buffer.len() - self.start > LONGEST_LINE;
-                return if too_long { Err(LineError::TooLong) } else { Ok(None) };
+                return Ok(self.skip_what_is_too_long());
             };
-            let end = self.searched + offset;
-            let line = self.buffer.get(self.start..end).unwrap_or_default();
-            if line.len() > LONGEST_LINE {
-                return Err(LineError::TooLong);
-            }
+            let (start, end) = (self.start, self.searched + offset);
             self.start = end + 1;
             self.searched = self.start;
+            if std::mem::take(&mut self.skipping) {
+                continue;
+            }
+            let line = self.buffer.get(start..end).unwrap_or_default();
+            if line.len() > LONGEST_LINE {
+                return Ok(Some(Message::TooLong));
+            }
             let line = line.trim_ascii();
             if !line.is_empty() {
                 return Message::parse(line).map(Some);
             }
         }
+    }
+
+    /// Drops what has come of a line that is longer than any may be; told once, when that is seen.
+    fn skip_what_is_too_long(&mut self) -> Option<Message> {
+        if !self.skipping && self.buffer.len() - self.start <= LONGEST_LINE {
+            return None;
+        }
+        self.start = self.buffer.len();
+        (!std::mem::replace(&mut self.skipping, true)).then_some(Message::TooLong)
     }
 }
 
@@ -195,9 +208,26 @@ mod tests {
         assert_eq!(error(b"hello\n"), LineError::NoObject);
         assert_eq!(error(b"[]\n"), LineError::NoObject);
         assert_eq!(error(b"{\"error\": 1, \"id\": 1}\n"), LineError::NoAnswer);
-        assert_eq!(error(&vec![b' '; LONGEST_LINE + 1]), LineError::TooLong);
         // An error without an id answers a line that was no command; nobody waits for it.
         assert!(matches!(lines(b"{\"error\": {}}\n").next_message(), Ok(Some(Message::Other))));
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_told_once_and_what_follows_is_heard() {
+        let mut lines = lines(&vec![b'x'; LONGEST_LINE + 1]);
+        assert!(matches!(lines.next_message(), Ok(Some(Message::TooLong))));
+        for _ in 0..3 {
+            assert!(matches!(lines.next_message(), Ok(None)));
+            let buffer = lines.buffer();
+            assert!(buffer.is_empty(), "it is not kept");
+            buffer.extend_from_slice(&vec![b'x'; LONGEST_LINE + 1]);
+        }
+        lines.buffer().extend_from_slice(b"x\n{\"return\": 1, \"id\": 9}\n");
+        assert!(matches!(lines.next_message(), Ok(Some(Message::Answer(9, _)))));
+        let whole = [vec![b'x'; LONGEST_LINE + 1], b"\n{\"return\": 1, \"id\": 9}\n".to_vec()].concat();
+        lines.buffer().extend_from_slice(&whole);
+        assert!(matches!(lines.next_message(), Ok(Some(Message::TooLong))));
+        assert!(matches!(lines.next_message(), Ok(Some(Message::Answer(9, _)))));
     }
 
     #[test]

@@ -24,6 +24,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// Commands that may be on their way at once: a restore sends three.
 pub(super) const REQUESTS: usize = 16;
 
+/// Of these so many places are kept for commands of our own.
+const OURS: usize = 4;
+
 /// A command on its way to the monitor.
 #[derive(Debug)]
 pub(super) struct Request {
@@ -84,6 +87,10 @@ impl Monitor {
         command: &str,
     ) -> Result<impl Future<Output = Result<Any, BackendError>> + use<>, BackendError> {
         let line = raw_line(command)?;
+        if self.requests.capacity() <= OURS {
+            let message = "too many commands are waiting for their answers".to_owned();
+            return Err(BackendError::Refused { command: RAW, message });
+        }
         let (reply, answered) = oneshot::channel();
         self.requests
             .try_send(Request { line, descriptor: None, reply })

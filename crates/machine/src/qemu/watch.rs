@@ -12,7 +12,7 @@
 //! Order matters at the end: what the monitor and standard error still hold is read before `Exited` is told, so
 //! that a guest's shutdown is never overtaken by the exit it causes. Not responsible for what events mean.
 
-use super::line::{Answer, Lines, Message, Told};
+use super::line::{Answer, LONGEST_LINE, Lines, Message, Told};
 use super::monitor::Request;
 use crate::backend::{VmmEvent, VmmExit};
 use crate::console;
@@ -88,6 +88,12 @@ impl Watch {
         }
         talk.tell(VmmEvent::Exited(exit));
     }
+}
+
+/// What somebody is told whose answer was not kept.
+fn too_long() -> qapi::Error {
+    let desc = format!("its answer is longer than {LONGEST_LINE} bytes");
+    qapi::Error { class: qapi::ErrorClass::GenericError, desc, id: None }
 }
 
 async fn exit_of(child: &mut Child) -> VmmExit {
@@ -196,6 +202,14 @@ impl Talk {
                 Told::Guest(event) => self.tell(event),
                 Told::Nothing => {}
             },
+            // Commands are answered in the order in which they were sent: it is the oldest one's.
+            Message::TooLong => {
+                if let Some(reply) =
+                    self.waiting.keys().min().copied().and_then(|id| self.waiting.remove(&id))
+                {
+                    let _ = reply.send(Err(too_long()));
+                }
+            }
             Message::Other => {}
         }
     }

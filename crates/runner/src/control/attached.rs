@@ -12,14 +12,20 @@
 use super::desk::VmDesk;
 use super::frame::{ClientError, receive_patiently, send_patiently};
 use crate::vm::{Ask, ExecEnd, Opened, ProgramAsk, remove_log};
+use outlast_model::timeout;
 use outlast_wire::control::{Answer, Request};
 use outlast_wire::guest::MAX_CHUNK;
 use outlast_wire::record::OutcomeRecord;
 use std::path::Path;
 use std::pin::pin;
+use std::time::Duration;
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{oneshot, watch};
+
+/// A client whose input waits for room is looked at this often.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Serves the client of a program that has begun, until it hangs up: the program's output log is its own to read as
 /// long as it is there, and goes with it.
@@ -39,7 +45,8 @@ pub(super) async fn attend(
         _ = &mut fed => None,
     };
     match told {
-        Some(Ok(())) => drop(fed.await),
+        // Its log is the client's to read; one that stands still has opened it.
+        Some(Ok(())) => drop(tokio::time::timeout(timeout::DYING, fed).await),
         Some(Err(_)) | None => vm.ask(Ask::Program(ProgramAsk::Kill { number })).await,
     }
     remove_log(log);
@@ -51,7 +58,10 @@ async fn feed(input: &mut OwnedReadHalf, vm: &VmDesk, number: u32) -> Result<(),
     while let Some(request) = receive_patiently(input).await? {
         match serde_json::from_value(request).map_err(ClientError::Malformed)? {
             Request::Stdin { exec, data, last } if exec == number => {
-                feed_input(vm, number, &data, last).await;
+                tokio::select! {
+                    () = feed_input(vm, number, &data, last) => {}
+                    () = hung_up(input) => return Ok(()),
+                }
             }
             Request::Signal { exec, number: signal } if exec == number => {
                 vm.ask(Ask::Program(ProgramAsk::Signal { number, signal, reply: None })).await;
@@ -64,6 +74,19 @@ async fn feed(input: &mut OwnedReadHalf, vm: &VmDesk, number: u32) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Waits until the client has hung up, although what it sent before is not read. The kernel tells that together with
+/// that there is something to read, which is so all the time, so it is looked for once in a while.
+async fn hung_up(input: &OwnedReadHalf) {
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        look.tick().await;
+        match input.ready(Interest::READABLE).await {
+            Ok(ready) if !ready.is_read_closed() => {}
+            Ok(_) | Err(_) => return,
+        }
+    }
 }
 
 /// Passes input on in pieces for which the guest has room. After the program's end it is dropped.

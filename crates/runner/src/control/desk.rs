@@ -60,6 +60,8 @@ pub(crate) struct VmDesk {
     pub(crate) asks: mpsc::Sender<Ask>,
     /// The programs in it.
     pub(crate) execs: Rc<Execs>,
+    /// How it is to be stopped, when that was asked while it started.
+    pub(crate) stop_while_starting: Cell<Option<StopOrder>>,
     /// Its VMM, while there is one.
     pub(crate) vmm: Rc<RefCell<Option<ProcessIdentity>>>,
     /// The guest's host name.
@@ -138,11 +140,13 @@ impl Desk {
 
     /// A VM that is still starting is not stopped but given up: the boot hears of kills alone.
     async fn stop(&self, vm: &VmDesk, force: bool, within: Duration) -> Answer {
-        if matches!(self.state.get(), "claimed" | "starting") {
+        let order = StopOrder { force, within };
+        if self.state.get() == "starting" {
+            vm.stop_while_starting.set(Some(order));
             let _ = self.kills.try_send(());
             return Answer::Accepted;
         }
-        vm.asked(|reply| Ask::Stop { order: StopOrder { force, within }, reply }).await
+        vm.asked(|reply| Ask::Stop { order, reply }).await
     }
 
     /// A round trip through the guest.
@@ -165,6 +169,7 @@ impl VmDesk {
         let desk = Self {
             asks: sender,
             execs: Rc::default(),
+            stop_while_starting: Cell::new(None),
             vmm: Rc::default(),
             host_name: name.clone(),
             evidence: evidence.clone(),

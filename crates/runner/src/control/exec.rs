@@ -4,7 +4,7 @@ use super::attached;
 use super::desk::{Desk, VmDesk, refused};
 use super::frame::{ClientError, send};
 use crate::vm::{Ask, Opened, ProgramAsk, remove_log};
-use outlast_model::limit;
+use outlast_model::{limit, timeout};
 use outlast_wire::control::{Answer, ExecRequest};
 use outlast_wire::guest::Exec;
 use tokio::net::UnixStream;
@@ -32,6 +32,10 @@ pub(super) async fn attend(
     let started = Answer::ExecStarted { exec: program.number, log: log.clone() };
     let told = send(&mut stream, serde_json::to_vec(&started)).await;
     if detach {
+        if told.is_err() {
+            // Nobody knows that it runs, nor its number: whoever asked will ask again.
+            vm.ask(Ask::Program(ProgramAsk::Kill { number: program.number })).await;
+        }
         return told;
     }
     attached::attend(stream, vm, program, &log).await
@@ -45,13 +49,17 @@ async fn begin(desk: &Desk, request: ExecRequest) -> Result<(&VmDesk, Opened), S
     let ending = |_| "the VM is ending".to_owned();
     let mut program = opened.await.map_err(ending)?.map_err(|error| crate::boot::chain(&error))?;
     // The guest says soon whether it began; when the VM ends first, that is said instead.
-    match (&mut program.started).await.map_err(ending) {
-        Ok(Ok(())) => Ok((vm, program)),
-        Ok(Err(cause)) | Err(cause) => {
-            remove_log(&vm.evidence.exec_log(program.number));
-            Err(cause)
+    let cause = match tokio::time::timeout(timeout::AGENT_REQUEST, &mut program.started).await {
+        Ok(Ok(Ok(()))) => return Ok((vm, program)),
+        Ok(Ok(Err(cause))) => cause,
+        Ok(Err(gone)) => ending(gone),
+        Err(_) => {
+            vm.ask(Ask::Program(ProgramAsk::Kill { number: program.number })).await;
+            format!("the agent did not begin it within {} s", timeout::AGENT_REQUEST.as_secs())
         }
-    }
+    };
+    remove_log(&vm.evidence.exec_log(program.number));
+    Err(cause)
 }
 
 /// The request as the agent wants it.

@@ -1,6 +1,6 @@
 //! Programs asked for over the control socket, against a guest that is played.
 
-use super::frame::{receive, receive_patiently, send};
+use super::frame::{receive, receive_patiently, send, send_patiently};
 use super::{ControlServer, Desk, Doing, VmDesk, greeting};
 use crate::link::Link;
 use crate::vm::serve;
@@ -287,6 +287,63 @@ async fn what_never_began_is_refused_and_what_a_dead_vm_ran_is_lost() {
         drop(guest);
         let end = hear(&mut client).await;
         assert!(matches!(&end, Answer::ExecEnded { outcome, .. } if outcome.kind == "lost"), "{end:?}");
+    };
+    LocalSet::new().run_until(scene).await;
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_while_its_input_waits_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let scene = async {
+        let (vm, mut guest) = vm(directory.path()).await;
+        let mut client = vm.ask(&Request::Exec(program(&["sleep"]))).await;
+        let stream = guest.started().await;
+        let (number, _) = begun(&mut client).await;
+        // The guest gives no credit, so nothing of this is taken, and what is behind it is not read.
+        for _ in 0..2 {
+            say(&mut client, &Request::Stdin { exec: number, data: vec![7; 1000], last: false }).await;
+        }
+        drop(client);
+        let (on, message) = guest.hear().await;
+        assert!(matches!(message, HostMessage::Signal(signal) if signal.number == 9) && on == stream);
+    };
+    LocalSet::new().run_until(scene).await;
+}
+
+#[tokio::test]
+async fn a_guest_that_gives_credit_and_takes_nothing_fills_no_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let scene = async {
+        let (vm, mut guest) = vm(directory.path()).await;
+        let mut client = vm.ask(&Request::Exec(program(&["cat"]))).await;
+        let stream = guest.started().await;
+        let (number, _) = begun(&mut client).await;
+        let flood = async {
+            loop {
+                let data = vec![7; 64 * 1024];
+                let request = serde_json::to_vec(&Request::Stdin { exec: number, data, last: false });
+                send_patiently(&mut client, request).await.unwrap();
+            }
+        };
+        let generous = async {
+            loop {
+                guest.say(stream, GuestMessage::Credit(Credit { bytes: 1 << 20 })).await;
+                tokio::task::yield_now().await;
+            }
+        };
+        // The guest reads nothing of its link: what the client may send ends with the socket and the bound.
+        let both = async {
+            tokio::select! { () = flood => {}, () = generous => {} }
+        };
+        let limit = std::time::Duration::from_millis(500);
+        assert!(tokio::time::timeout(limit, both).await.is_err());
+        // What waits for the guest is bounded; whoever asks for more is told so.
+        let mut other = vm.ask(&Request::Signal { exec: number, number: 15 }).await;
+        let answer = hear(&mut other).await;
+        assert!(
+            matches!(&answer, Answer::Refused { cause } if cause.contains("has not taken")),
+            "{answer:?}"
+        );
     };
     LocalSet::new().run_until(scene).await;
 }

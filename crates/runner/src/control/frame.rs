@@ -1,5 +1,5 @@
-//! Frames of the control socket. A client is waited for between frames for as long as the caller likes, inside one
-//! only as long as the deadline allows.
+//! Frames of the control socket, each under a deadline, or patiently, where a client may stand still for as long as it
+//! likes.
 
 use outlast_model::timeout;
 use outlast_wire::control::MAX_FRAME;
@@ -23,14 +23,14 @@ pub(super) enum ClientError {
     Io(#[from] io::Error),
 }
 
-/// The next frame, or `None` when the client hung up between frames. Its first byte must come within the deadline.
+/// The next frame, or `None` when the client hung up between frames. All of it must come within the deadline.
 pub(super) async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Value>, ClientError> {
     tokio::time::timeout(timeout::CONTROL, receive_patiently(stream))
         .await
         .map_err(|_| ClientError::Silent)?
 }
 
-/// The same, however long the client takes to begin it. Cancelling it may lose a part of a frame: whoever does hangs
+/// The same, however long the client takes. Cancelling it may lose a part of a frame: whoever does hangs
 /// up, or keeps the future.
 pub(super) async fn receive_patiently(
     stream: &mut (impl AsyncRead + Unpin),
@@ -40,20 +40,17 @@ pub(super) async fn receive_patiently(
     if begun == 0 {
         return Ok(None);
     }
-    let rest = async {
-        stream.read_exact(&mut length[begun..]).await?;
-        let length = u32::from_be_bytes(length);
-        if length as usize > MAX_FRAME {
-            return Err(ClientError::TooLong(length));
-        }
-        // Read as it comes: an announced length alone takes no memory.
-        let mut body = Vec::new();
-        if stream.take(u64::from(length)).read_to_end(&mut body).await? < length as usize {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-        }
-        serde_json::from_slice(&body).map(Some).map_err(ClientError::Malformed)
-    };
-    tokio::time::timeout(timeout::CONTROL, rest).await.map_err(|_| ClientError::Silent)?
+    stream.read_exact(&mut length[begun..]).await?;
+    let length = u32::from_be_bytes(length);
+    if length as usize > MAX_FRAME {
+        return Err(ClientError::TooLong(length));
+    }
+    // Read as it comes: an announced length alone takes no memory.
+    let mut body = Vec::new();
+    if stream.take(u64::from(length)).read_to_end(&mut body).await? < length as usize {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    serde_json::from_slice(&body).map(Some).map_err(ClientError::Malformed)
 }
 
 /// Sends a message, as [`serde_json::to_vec`] made it, within the deadline.

@@ -11,14 +11,14 @@
 //! Everything that comes from the guest is bounded here: the credit it may give, and what its log may hold.
 
 use crate::decision;
-use crate::link::{Link, LinkError, Listener};
+use crate::link::{BACKLOG, Link, LinkError, Listener};
 use crate::output::OutputLog;
 use outlast_model::{BootStep, Outcome};
 use outlast_wire::guest::{
     Exec, GuestMessage, HostMessage, INITIAL_CREDIT, Output, Resize, Signal, StdinData, guest_words,
 };
 use outlast_wire::output_log::Stream;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
@@ -43,6 +43,9 @@ pub(crate) enum ExecError {
     /// Nothing runs in the guest now.
     #[error("the VM is paused")]
     Paused,
+    /// The guest is on its way out.
+    #[error("the VM is being stopped")]
+    Stopping,
     /// Its log.
     #[error("cannot make the program's output log")]
     Log(#[source] io::Error),
@@ -52,6 +55,9 @@ pub(crate) enum ExecError {
     /// It is over, or never was.
     #[error("no program {0} runs in this VM")]
     NotThere(u32),
+    /// The guest does not take what is said to it.
+    #[error("the guest has not taken what was said to it before")]
+    Busy,
     /// There is no such signal.
     #[error("{0} is no signal (1 to 31)")]
     NoSignal(i32),
@@ -94,6 +100,8 @@ pub(crate) struct Execs {
     changed: Notify,
     /// Somebody waits for room.
     room: Notify,
+    /// Bytes that wait to be written to the guest, whosoever they are.
+    backlog: Cell<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -165,12 +173,17 @@ impl Execs {
         last: bool,
     ) -> Result<(), ExecError> {
         let (stream, _) = self.inner.borrow_mut().of(number)?;
-        Ok(link.queue(stream, HostMessage::StdinData(StdinData { data, last }))?)
+        link.queue(stream, HostMessage::StdinData(StdinData { data, last }))?;
+        self.backlog.set(link.backlog());
+        Ok(())
     }
 
     /// Sends a signal to a program.
     pub(crate) fn signal(&self, link: &mut Link, number: u32, signal: i32) -> Result<(), ExecError> {
         let (stream, _) = self.inner.borrow_mut().of(number)?;
+        if link.backlog() >= BACKLOG {
+            return Err(ExecError::Busy);
+        }
         // The agent ends the conversation over what is no signal.
         let valid = u32::try_from(signal).ok().filter(|signal| SIGNALS.contains(signal));
         let number = valid.ok_or(ExecError::NoSignal(signal))?;
@@ -190,17 +203,22 @@ impl Execs {
         (rows, columns): (u16, u16),
     ) -> Result<(), ExecError> {
         let (stream, _) = self.inner.borrow_mut().of(number)?;
+        if link.backlog() >= BACKLOG {
+            return Err(ExecError::Busy);
+        }
         Ok(link.queue(stream, HostMessage::Resize(Resize { rows: rows.into(), columns: columns.into() }))?)
     }
 
-    /// Waits until a program's standard input has room, and takes as much of it as is wanted; whoever takes it sends
-    /// so many bytes. Cancelling it takes nothing.
+    /// Waits until a program's standard input has room, and so has the link to the guest, which may give credit and take
+    /// nothing. Takes as much room as is wanted and there; whoever takes it sends so many bytes. Cancelling it takes
+    /// nothing.
     pub(crate) async fn take_room(&self, number: u32, wanted: usize) -> Result<usize, ExecError> {
         loop {
             // Order matters: who is told between the look and the wait must not be missed.
             let told = self.room.notified();
             match self.inner.borrow_mut().of(number)?.1 {
                 Program { credit: 0, .. } => {}
+                _ if self.backlog.get() >= BACKLOG => {}
                 program => {
                     let taken = program.credit.min(wanted);
                     program.credit -= taken;
@@ -251,6 +269,13 @@ impl Inner {
 }
 
 impl Listener for Execs {
+    fn drained(&self, backlog: usize) {
+        self.backlog.set(backlog);
+        if backlog < BACKLOG {
+            self.room.notify_waiters();
+        }
+    }
+
     fn hear(&self, stream: u32, message: GuestMessage) -> Option<GuestMessage> {
         let mut inner = self.inner.borrow_mut();
         let Inner { programs, doomed, .. } = &mut *inner;

@@ -22,6 +22,7 @@ mod watch;
 pub(crate) use ask::{Ask, Asks, ProgramAsk, Reply, StopOrder};
 use execs::ExecError;
 pub(crate) use execs::{ExecEnd, Execs, Opened, attach, remove_log};
+use pause::Cut;
 pub(crate) use watch::{Finding, Watch, Watched};
 
 use crate::boot::{Core, chain};
@@ -67,7 +68,7 @@ pub(crate) async fn stay<B: Backend>(core: &mut Core<B>, sources: &mut Sources, 
                 Err(error) => Turn::Interrupt(interrupt_of(&error, sources).await),
             },
         };
-        if let Some(ending) = take(core, sources, &execs, turn).await {
+        if let Some(ending) = take(core, (sources, asks), &execs, turn).await {
             break ending;
         }
     };
@@ -78,14 +79,14 @@ pub(crate) async fn stay<B: Backend>(core: &mut Core<B>, sources: &mut Sources, 
 /// Takes a turn; `Some` is the end.
 async fn take<B: Backend>(
     core: &mut Core<B>,
-    sources: &mut Sources,
+    (sources, asks): (&mut Sources, &mut Asks),
     execs: &Execs,
     turn: Turn,
 ) -> Option<Ending> {
     match turn {
         Turn::Idle => None,
-        Turn::Interrupt(interrupt) => Some(end(core, &interrupt).await),
-        Turn::Ask(ask) => answer(core, sources, execs, ask).await,
+        Turn::Interrupt(interrupt) => Some(end(core, asks, &interrupt).await),
+        Turn::Ask(ask) => answer(core, (sources, asks), execs, ask).await,
         Turn::Doomed(streams) => {
             let sent = Execs::execute(core.link.as_mut()?, &streams);
             sent.err().map(|error| decision::interrupted(Phase::Running, &Interrupt::LinkLost(chain(&error))))
@@ -94,26 +95,30 @@ async fn take<B: Backend>(
 }
 
 /// What happened means the end; a wish for it is carried out gently.
-async fn end<B: Backend>(core: &mut Core<B>, interrupt: &Interrupt) -> Ending {
-    match interrupt {
-        Interrupt::StopWanted | Interrupt::RowGone | Interrupt::HostSignal => {
-            stop::stop(core, StopOrder::default(), stop::because(interrupt)).await
-        }
-        _ => decision::interrupted(Phase::Running, interrupt),
+async fn end<B: Backend>(core: &mut Core<B>, asks: &mut Asks, interrupt: &Interrupt) -> Ending {
+    let order = match interrupt {
+        Interrupt::StopWanted | Interrupt::RowGone | Interrupt::HostSignal => Some(StopOrder::default()),
+        // A stop that came when it was still starting, and too late to give the start up.
+        Interrupt::KillRequested => core.desk.vm.as_ref().and_then(|vm| vm.stop_while_starting.take()),
+        _ => None,
+    };
+    match order {
+        Some(order) => stop::stop(core, asks, order, stop::because(interrupt)).await,
+        None => decision::interrupted(Phase::Running, interrupt),
     }
 }
 
 /// Does what a client asked; `Some` is the end. A client that went away needs no answer.
 async fn answer<B: Backend>(
     core: &mut Core<B>,
-    sources: &mut Sources,
+    (sources, asks): (&mut Sources, &mut Asks),
     execs: &Execs,
     ask: Ask,
 ) -> Option<Ending> {
     let (reply, done) = match ask {
         Ask::Stop { order, reply } => {
             let _ = reply.send(Ok(()));
-            return Some(stop::stop(core, order, "a stop was asked for on the control socket").await);
+            return Some(stop::stop(core, asks, order, "a stop was asked for on the control socket").await);
         }
         Ask::Pause { reply } => (reply, pause::pause(core, sources).await),
         Ask::Resume { reply } => (reply, pause::resume(core, sources).await),
@@ -131,16 +136,19 @@ async fn answer<B: Backend>(
             return None;
         }
     };
-    match done {
+    let ending = match done {
         Ok(answer) => {
             let _ = reply.send(answer);
-            None
+            return None;
         }
-        Err(ending) => {
-            let _ = reply.send(Err(ending.evidence.join("; ")));
-            Some(ending)
+        Err(Cut::Interrupt(interrupt)) => {
+            let _ = reply.send(Err("the VM is ending".to_owned()));
+            return Some(end(core, asks, &interrupt).await);
         }
-    }
+        Err(Cut::Unfit(ending)) => ending,
+    };
+    let _ = reply.send(Err(ending.evidence.join("; ")));
+    Some(ending)
 }
 
 /// Passes a command on to the monitor. Its answer is waited for beside the loop.

@@ -1,6 +1,9 @@
 //! The four checks of a VM's runner against its row, once a second: is the row gone, is a stop wanted, does
 //! another runner own it, is the recorded VMM ours.
 //!
+//! Who wants a stop writes it down first and comes to the runner's socket then, with how it is to be done. So a wish
+//! that is found is acted on only when nobody has come for a while.
+//!
 //! It is one indexed read on the store's thread. A store that cannot be read says nothing: what it said last holds,
 //! and a person who wants the VM stopped reaches the runner on its socket.
 
@@ -11,8 +14,12 @@ use outlast_store::VmStanding;
 use outlast_wire::identity::ProcessIdentity;
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
+
+/// Who has written a wish down has come to the socket by then, or will not come.
+const COMES_WITHIN: Duration = timeout::CONTROL;
 
 /// What the row says that a runner must act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,12 +56,18 @@ impl Watch {
         let watching = tokio::task::spawn_local(async move {
             let mut tick = tokio::time::interval(timeout::STORE_CHECK);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut first_wished = None;
             loop {
                 tick.tick().await;
-                if let Some(finding) = look(&ledger, &watched).await {
-                    // One is enough: it ends the VM.
-                    let _ = tell.send(finding).await;
-                    return;
+                match look(&ledger, &watched).await {
+                    None => first_wished = None,
+                    Some(Finding::StopWanted | Finding::RowGone)
+                        if first_wished.get_or_insert_with(Instant::now).elapsed() < COMES_WITHIN => {}
+                    Some(finding) => {
+                        // One is enough: it ends the VM.
+                        let _ = tell.send(finding).await;
+                        return;
+                    }
                 }
             }
         });
