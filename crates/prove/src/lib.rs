@@ -11,4 +11,4 @@ pub mod inventory;
 
 pub use fault_point::FaultPoint;
 pub use inventory::{Difference, Inventory, Item, Kind, Scope};
-pub use outlast_model::{BootStep, Edge, LauncherStep, Place, RunPhase, Verdict};
+pub use outlast_model::{BootStep, Edge, LauncherStep, Place, RunPhase, Verdict, Walker};
