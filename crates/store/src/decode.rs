@@ -7,6 +7,7 @@ use crate::error::{Fault, StoreError};
 use crate::event::{Digest, EventKind, EventRow, Subject};
 use crate::request::StartedFrom;
 use crate::row::{IncarnationRow, WorkloadRow};
+use crate::vm::OfDisks;
 use outlast_model::spec::{EnvVar, WorkloadSpec};
 use outlast_model::{IncarnationState, Memory, Outcome, Timeout, VcpuCount, VmState, WorkloadState};
 use outlast_wire::identity::ProcessIdentity;
@@ -54,6 +55,11 @@ impl<'r, 'stmt> Columns<'r, 'stmt> {
     /// A number that is never negative.
     pub(crate) fn number<T: TryFrom<i64>>(&self, column: &'static str) -> Result<T, Fault> {
         self.checked(column, self.get(column)?)
+    }
+
+    /// Whether a removal keeps the disk.
+    pub(crate) fn of_disks(&self, column: &'static str) -> Result<OfDisks, Fault> {
+        Ok(if self.get::<bool>(column)? { OfDisks::Keep } else { OfDisks::Remove })
     }
 
     pub(crate) fn number_or_null<T: TryFrom<i64>>(&self, column: &'static str) -> Result<Option<T>, Fault> {

@@ -52,5 +52,6 @@ pub use request::{Acceptance, KillNote, NewIncarnation, NewWorkload, Owner, Page
 pub use row::{Found, IncarnationRow, WorkloadRow};
 pub use store::Store;
 pub use vm::{
-    NewVm, NewVmStart, OfLiving, RemovalEnd, RemovalNote, StartNote, StopNote, VmPage, VmRow, VmStanding,
+    NewVm, NewVmStart, OfDisks, OfLiving, RemovalEnd, RemovalNote, StartNote, StopNote, VmPage, VmRow,
+    VmStanding,
 };

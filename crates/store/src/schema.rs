@@ -17,8 +17,11 @@ use std::path::Path;
 pub(crate) const APPLICATION_ID: i32 = 0x4f55_544c;
 
 /// Everything that ever happened to the schema, in order. Entries are never changed, only added.
-pub(crate) const MIGRATIONS: &[&str] =
-    &[include_str!("../migrations/0001-runs.sql"), include_str!("../migrations/0002-vms.sql")];
+pub(crate) const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001-runs.sql"),
+    include_str!("../migrations/0002-vms.sql"),
+    include_str!("../migrations/0003-kept-disks.sql"),
+];
 
 /// The version a list of migrations leads to.
 pub(crate) fn version_of(migrations: &[&str]) -> i64 {

@@ -44,7 +44,8 @@ macro_rules! incarnation_joins {
 macro_rules! vm_columns {
     () => {
         "SELECT v.id, v.name, v.spec, v.origins, v.state, v.created_unix_ns, v.changed_unix_ns, \
-                v.stop_requested_unix_ns, v.removal_requested_unix_ns, v.removed_unix_ns, i.id AS incarnation, \
+                v.stop_requested_unix_ns, v.removal_requested_unix_ns, v.keep_disks, v.removed_unix_ns, \
+                i.id AS incarnation, \
                 i.runner_pid, i.runner_start_time, i.runner_boot_id, i.runner_pid_namespace, i.runner_observer, \
                 i.failed_step, i.failed_cause, i.death \
          FROM vms v LEFT JOIN incarnations i ON i.number = v.incarnation "
@@ -127,14 +128,14 @@ statements! {
     /// What a decision about a VM needs to know.
     VM_STANDING = "SELECT v.number AS vm_number, v.id AS vm, v.name AS vm_name, v.state AS vm_state, \
                           i.id AS vm_incarnation, v.stop_requested_unix_ns, v.removal_requested_unix_ns, \
-                          v.removed_unix_ns \
+                          v.keep_disks, v.removed_unix_ns \
                    FROM vms v LEFT JOIN incarnations i ON i.number = v.incarnation WHERE v.id = ?1";
     STEP_VM = "UPDATE vms SET state = ?3, changed_unix_ns = ?4 WHERE number = ?1 AND state = ?2";
     START_VM = "UPDATE vms SET state = ?3, changed_unix_ns = ?4, incarnation = ?5, stop_requested_unix_ns = NULL \
                 WHERE number = ?1 AND state = ?2 AND removal_requested_unix_ns IS NULL";
     NOTE_STOP = "UPDATE vms SET state = ?3, changed_unix_ns = ?4, stop_requested_unix_ns = ?4 \
                  WHERE number = ?1 AND state = ?2";
-    NOTE_REMOVAL = "UPDATE vms SET removal_requested_unix_ns = ?2 \
+    NOTE_REMOVAL = "UPDATE vms SET removal_requested_unix_ns = ?2, keep_disks = ?3 \
                     WHERE number = ?1 AND removal_requested_unix_ns IS NULL AND removed_unix_ns IS NULL";
     REMOVE_VM = "UPDATE vms SET removed_unix_ns = ?3 \
                  WHERE number = ?1 AND state = ?2 AND removal_requested_unix_ns IS NOT NULL";

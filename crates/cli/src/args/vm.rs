@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 const EXEC_HELP: &str = "\
 The exit code is the program's own; 128 + n when signal n killed it; 124 when its time was over; 137 when it was
-killed or ran out of memory; 125 when it did not run, its end is unknown, or outlast failed (--json says which).";
+killed or ran out of memory; 125 when it did not run, its end is unknown, not all of its output is here, or
+outlast failed (--json says which).";
 
 const EXAMPLES: &str = "\
 Examples:

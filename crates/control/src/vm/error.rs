@@ -93,6 +93,14 @@ pub enum VmError {
         /// Its name.
         name: String,
     },
+    /// Its removal was asked for, and its disk was to go, too: it may be gone by now.
+    #[error("a removal of {name} and its disk {} is under way already", .disk.display())]
+    DiskGoes {
+        /// Its name.
+        name: String,
+        /// The disk.
+        disk: PathBuf,
+    },
     /// Its start did not succeed; everything of it was undone.
     #[error("{name} did not start: {step}: {cause}")]
     StartFailed {
@@ -209,6 +217,7 @@ impl VmError {
             | Self::NotRunning { .. }
             | Self::WrongState { .. }
             | Self::BeingRemoved { .. }
+            | Self::DiskGoes { .. }
             | Self::EndedMeanwhile { .. }
             | Self::StillRuns { .. }
             | Self::Refused { .. }
@@ -260,6 +269,7 @@ impl VmError {
             | Self::ProgramNotStarted { .. }
             | Self::ProgramTooLong { .. }
             | Self::Interrupted { .. }
+            | Self::DiskGoes { .. }
             | Self::NoLog { .. } => None,
         }
     }

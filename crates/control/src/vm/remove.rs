@@ -1,17 +1,18 @@
 //! Removes a VM: nobody can start it any more, then what it left goes, then its disk, and its row last of all.
 //!
-//! Every part can be done again: a removal that was cut off is finished by the next one. Its death certificates stay.
+//! Every part can be done again: a removal that was cut off is finished by the next one, which does with the disk what
+//! the first one was asked to. Its death certificates stay.
 
 use super::error::VmError;
 use super::find::find_for_sure;
-use super::stop::{StopRequest, bring_down};
+use super::stop::{Overdue, StopRequest, bring_down};
 use crate::clock;
 use crate::error::Error;
 use crate::reconcile::{cgroups, leftovers, settle};
 use crate::site::Site;
 use outlast_machine::disk;
 use outlast_model::{VmName, VmState};
-use outlast_store::{OfLiving, RemovalEnd, RemovalNote, StoreError, VmRow};
+use outlast_store::{OfDisks, OfLiving, RemovalEnd, RemovalNote, StoreError, VmRow};
 use outlast_wire::paths::VmDirectory;
 use outlast_wire::vm_view::VmRemovedView;
 use std::fs::File;
@@ -26,28 +27,36 @@ const LOOKED_AT: u32 = 16;
 pub struct Removal {
     /// Whether one that lives is stopped first, and how.
     pub stop: Option<StopRequest>,
-    /// Whether its disk stays where it is.
+    /// Whether its disk stays where it is. A removal that was begun with that word ends with it, whatever a later one
+    /// says.
     pub keep_disks: bool,
 }
 
 /// Removes a VM.
 ///
 /// # Errors
-/// [`VmError::WrongState`] when it lives and is not to be stopped; [`VmError::LeftBehind`] when something of it cannot
+/// [`VmError::WrongState`] when it lives and is not to be stopped; [`VmError::DiskGoes`] when its disk is to
+/// stay, and a removal was begun before in which it is not; [`VmError::LeftBehind`] when something of it cannot
 /// be removed: then its row stays, and the removal can be asked for again.
 pub fn remove(site: &Site, name: &str, removal: Removal) -> Result<VmRemovedView, Error> {
     let vm = find_for_sure(site, name)?;
     let of_living = if removal.stop.is_some() { OfLiving::Stop } else { OfLiving::Refuse };
-    match request(site, &vm, of_living)? {
-        RemovalNote::Noted | RemovalNote::AlreadyNoted => {}
-        RemovalNote::Living { state, .. } => return Err(lives(&vm, state).into()),
-    }
     let directory = site.places().vm(vm.id);
+    let asked = if removal.keep_disks { OfDisks::Keep } else { OfDisks::Remove };
+    let of_disks = match request(site, &vm, of_living, asked)? {
+        RemovalNote::Noted => asked,
+        RemovalNote::AlreadyNoted { of_disks: OfDisks::Remove } if removal.keep_disks => {
+            return Err(VmError::DiskGoes { name: vm.name.to_string(), disk: directory.disk() }.into());
+        }
+        RemovalNote::AlreadyNoted { of_disks } => of_disks,
+        RemovalNote::Living { state, .. } => return Err(lives(&vm, state).into()),
+    };
     loop {
         end(site, &vm, removal.stop.unwrap_or_default())?;
         check_nothing_left(site, &vm)?;
-        if !removal.keep_disks {
-            remove_directory(&vm.name, &directory)?;
+        match of_disks {
+            OfDisks::Remove => remove_directory(&vm.name, &directory)?,
+            OfDisks::Keep => {}
         }
         match site.store()?.finish_removal(vm.id, clock::unix_ns())? {
             RemovalEnd::Removed | RemovalEnd::AlreadyRemoved => break,
@@ -55,12 +64,13 @@ pub fn remove(site: &Site, name: &str, removal: Removal) -> Result<VmRemovedView
             RemovalEnd::Living { .. } => {}
         }
     }
-    let kept = removal.keep_disks.then(|| directory.disk().display().to_string());
+    let kept = (of_disks == OfDisks::Keep).then(|| directory.disk().display().to_string());
     Ok(VmRemovedView { id: vm.id.to_string(), removed: vm.name.to_string(), kept })
 }
 
-fn request(site: &Site, vm: &VmRow, of_living: OfLiving) -> Result<RemovalNote, Error> {
-    site.store()?.request_removal(vm.id, of_living, clock::unix_ns()).map_err(|error| match error {
+fn request(site: &Site, vm: &VmRow, of_living: OfLiving, of_disks: OfDisks) -> Result<RemovalNote, Error> {
+    let noted = site.store()?.request_removal(vm.id, of_living, of_disks, clock::unix_ns());
+    noted.map_err(|error| match error {
         StoreError::VmRemoved { name } => VmError::NotFound { name, near: Vec::new() }.into(),
         error => error.into(),
     })
@@ -79,7 +89,7 @@ fn end(site: &Site, vm: &VmRow, request: StopRequest) -> Result<(), Error> {
     let vm = super::find::reread(site, vm.id)?;
     let Some(incarnation) = vm.incarnation else { return Ok(()) };
     if vm.state.is_living() {
-        bring_down(site, incarnation, request)?;
+        bring_down(site, incarnation, request, Overdue::PutDown)?;
     } else {
         settle(site, incarnation)?;
     }
@@ -122,6 +132,57 @@ fn unless_gone(result: io::Result<()>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vm::half_made;
+    use crate::vm::spec::{Field, Said, Words, resolve};
+    use outlast_store::NewVm;
+    use outlast_wire::paths::Places;
+
+    /// A site with a VM that was never started.
+    fn site_of_web() -> (tempfile::TempDir, Site, VmRow) {
+        let top = tempfile::tempdir().unwrap();
+        let at = |name: &str| top.path().join(name);
+        let site = Site::new(Places::new(at("home"), at("run"), at("library")), at("bin"));
+        let words = ["web", "base"].map(|text| Said { text: text.to_owned(), origin: String::new() });
+        let words: Words = [Field::Name, Field::Image].into_iter().zip(words).collect();
+        let resolved = resolve(&[&words]).unwrap();
+        let new = NewVm {
+            id: clock::new_vm_id().unwrap(),
+            name: resolved.name,
+            spec: resolved.spec,
+            origins: resolved.origins,
+            created_unix_ns: clock::unix_ns(),
+        };
+        site.store().unwrap().create_vm(&new).unwrap();
+        let directory = site.places().vm(new.id);
+        std::fs::create_dir_all(directory.path()).unwrap();
+        std::fs::write(directory.disk(), "x").unwrap();
+        let vm = site.store().unwrap().vm(new.id).unwrap().unwrap();
+        (top, site, vm)
+    }
+
+    /// Cut off, that removal has written down its wish and done nothing else; a plain one finishes it.
+    #[test]
+    fn a_disk_that_was_to_be_kept_outlives_a_later_removal() {
+        let (_top, site, vm) = site_of_web();
+        assert_eq!(request(&site, &vm, OfLiving::Refuse, OfDisks::Keep).unwrap(), RemovalNote::Noted);
+        let view = remove(&site, "web", Removal::default()).unwrap();
+        let disk = site.places().vm(vm.id).disk();
+        assert_eq!(view.kept, Some(disk.display().to_string()));
+        assert_eq!(std::fs::read(&disk).unwrap(), b"x");
+        assert_eq!(half_made(&site, site.store().unwrap()).unwrap(), Vec::<std::path::PathBuf>::new());
+    }
+
+    #[test]
+    fn a_disk_that_goes_already_cannot_be_kept_any_more() {
+        let (_top, site, vm) = site_of_web();
+        assert_eq!(request(&site, &vm, OfLiving::Refuse, OfDisks::Remove).unwrap(), RemovalNote::Noted);
+        let keep = Removal { keep_disks: true, ..Removal::default() };
+        let refused = remove(&site, "web", keep);
+        assert!(matches!(refused, Err(Error::Vm(VmError::DiskGoes { .. }))), "{refused:?}");
+        assert!(site.places().vm(vm.id).disk().exists(), "what is refused does nothing");
+        assert_eq!(remove(&site, "web", Removal::default()).unwrap().kept, None);
+        assert!(!site.places().vm(vm.id).path().exists());
+    }
 
     #[test]
     fn what_a_vm_keeps_is_removed_whole_and_twice() {

@@ -4,6 +4,7 @@
 //!   request_stop ──► runner's socket ──taken──► wait for its death ──► settle
 //!                       │ stranger, no socket ─► (the runner looks at the store once a second) ─┘
 //!                       ├ silent ──────────────► (the same, while its heart beats; killed when that has stopped)
+//!                       ├ late ────────────────► killed, unless an earlier stop may have given it longer
 //!                       └ senseless ───────────► killed through its pidfd; the kernel takes the rest
 //! ```
 
@@ -39,7 +40,17 @@ impl Default for StopRequest {
     }
 }
 
-/// Stops a VM and waits for its end. One of which nothing lives is a success.
+/// What is done to an incarnation whose end does not come in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// Its runner is killed, and the kernel takes the rest.
+    PutDown,
+    /// It is told that it still runs: somebody else may have given it more time.
+    Leave,
+}
+
+/// Stops a VM and waits for its end. One of which nothing lives is a success. One that somebody asked to stop before
+/// is waited for, and not cut short unless by force.
 ///
 /// # Errors
 /// [`VmError::StillRuns`] when its end did not come; those of reconciling.
@@ -49,11 +60,23 @@ pub fn stop(site: &Site, name: &str, request: StopRequest) -> Result<VmStoppedVi
         StoreError::VmRemoved { name } => Error::from(VmError::NotFound { name, near: Vec::new() }),
         error => error.into(),
     })?;
-    let (StopNote::Noted { incarnation } | StopNote::AlreadyNoted { incarnation }) = noted else {
+    let Some((incarnation, overdue)) = to_end(noted, request.force) else {
         return Ok(stopped_view(&vm, None, true, None));
     };
-    let row = bring_down(site, incarnation, request).map_err(|error| still_runs(error, vm.name.as_str()))?;
+    let row = bring_down(site, incarnation, request, overdue)
+        .map_err(|error| still_runs(error, vm.name.as_str()))?;
     Ok(stopped_view(&reread(site, vm.id)?, Some(&row), false, rung(site, incarnation)))
+}
+
+/// What is to end, and what is done when it does not.
+fn to_end(noted: StopNote, force: bool) -> Option<(IncarnationId, Overdue)> {
+    match noted {
+        StopNote::AlreadyNoted { incarnation } if !force => Some((incarnation, Overdue::Leave)),
+        StopNote::Noted { incarnation } | StopNote::AlreadyNoted { incarnation } => {
+            Some((incarnation, Overdue::PutDown))
+        }
+        StopNote::NotLiving(_) => None,
+    }
 }
 
 fn still_runs(error: Error, name: &str) -> Error {
@@ -70,6 +93,7 @@ pub(super) fn bring_down(
     site: &Site,
     id: IncarnationId,
     request: StopRequest,
+    overdue: Overdue,
 ) -> Result<IncarnationRow, Error> {
     reconcile::abandon(site, id, "a stop was requested before a runner claimed it")?;
     let row = site.store()?.incarnation(id)?.ok_or(StoreError::NoIncarnation { id })?;
@@ -83,6 +107,9 @@ pub(super) fn bring_down(
         asked => {
             if is_gone_within(site, &row, patience(request, asked.is_ok()))? {
                 return reconcile::settle(site, id);
+            }
+            if overdue == Overdue::Leave {
+                return Err(ReconcileError::StillRuns { incarnation: id }.into());
             }
             match asked {
                 Ok(()) => "a stop was requested; its runner took it and did not end in time".to_owned(),
@@ -140,4 +167,20 @@ fn rung(site: &Site, id: IncarnationId) -> Option<String> {
         JournalEntry::Rung { rung, worked: true } => Some(rung),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outlast_model::VmState;
+
+    #[test]
+    fn a_gentle_stop_does_not_cut_an_earlier_one_short() {
+        let incarnation = crate::clock::new_incarnation_id().unwrap();
+        let (first, second) = (StopNote::Noted { incarnation }, StopNote::AlreadyNoted { incarnation });
+        assert_eq!(to_end(first, false), Some((incarnation, Overdue::PutDown)));
+        assert_eq!(to_end(second, false), Some((incarnation, Overdue::Leave)));
+        assert_eq!(to_end(second, true), Some((incarnation, Overdue::PutDown)));
+        assert_eq!(to_end(StopNote::NotLiving(VmState::Stopped), true), None);
+    }
 }

@@ -56,10 +56,9 @@ pub fn set_vcpus(site: &Site, name: &str, wanted: Vcpus) -> Result<VmStateView, 
         Vcpus::Paused => (Request::Pause, VmState::Paused),
         Vcpus::Running => (Request::Resume, VmState::Running),
     };
+    // What the row says may be what the runner could not write down: the runner knows, and mends the row.
+    accepted(site, &living, &request)?;
     let already = living.vm.state == state;
-    if !already {
-        accepted(site, &living, &request)?;
-    }
     let (id, name) = (living.vm.id.to_string(), living.name());
     Ok(VmStateView { id, name, state: state.name().to_owned(), already })
 }

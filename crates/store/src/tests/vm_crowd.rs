@@ -2,7 +2,9 @@
 //! killed in the middle of it. And what many VMs cost.
 
 use crate::testing::{Scratch, end_with, new_vm, new_vm_start, process, publication, run_vm, vm_id};
-use crate::{OfLiving, Owner, RemovalEnd, RemovalNote, StartNote, StopNote, Store, StoreError, VmPage};
+use crate::{
+    OfDisks, OfLiving, Owner, RemovalEnd, RemovalNote, StartNote, StopNote, Store, StoreError, VmPage,
+};
 use outlast_model::VmState;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -62,7 +64,7 @@ fn a_start_and_a_removal_at_once_have_one_winner() {
             });
             let store = scratch.open();
             barrier.wait();
-            let removed = store.request_removal(vm_id(1), OfLiving::Refuse, 5).unwrap();
+            let removed = store.request_removal(vm_id(1), OfLiving::Refuse, OfDisks::Remove, 5).unwrap();
             (starter.join().unwrap(), removed)
         });
         match (started, removed) {

@@ -5,7 +5,7 @@ use crate::testing::{
     publication, run_vm, vm_id, vm_name,
 };
 use crate::{
-    EventKind, NewIncarnation, OfLiving, Owner, RemovalEnd, RemovalNote, StartNote, StopNote, Store,
+    EventKind, NewIncarnation, OfDisks, OfLiving, Owner, RemovalEnd, RemovalNote, StartNote, StopNote, Store,
     StoreError, Subject, VmPage, VmRow,
 };
 use outlast_model::{IncarnationState, VmState};
@@ -68,7 +68,10 @@ fn a_name_belongs_to_one_vm_until_that_is_removed() {
     let mut same_id = new_vm(1);
     same_id.name = vm_name(3);
     assert!(matches!(store.create_vm(&same_id), Err(StoreError::Exists { row }) if row.starts_with("VM ")));
-    assert_eq!(store.request_removal(vm_id(1), OfLiving::Refuse, 7).unwrap(), RemovalNote::Noted);
+    assert_eq!(
+        store.request_removal(vm_id(1), OfLiving::Refuse, OfDisks::Remove, 7).unwrap(),
+        RemovalNote::Noted
+    );
     assert!(matches!(store.create_vm(&second), Err(StoreError::VmExists { .. })), "not yet");
     assert_eq!(store.finish_removal(vm_id(1), 8).unwrap(), RemovalEnd::Removed);
     store.create_vm(&second).unwrap();
@@ -216,10 +219,12 @@ fn only_its_runner_pauses_a_vm() {
     assert!(matches!(early, Err(StoreError::IllegalVm { .. })), "{early:?}");
     store.publish(id, &who, &publication()).unwrap();
     assert!(matches!(store.pause_vm(id, &process(6), true, 3_100), Err(StoreError::NotOwner { .. })));
-    assert!(matches!(store.pause_vm(id, &who, false, 3_100), Err(StoreError::IllegalVm { .. })));
+    store.pause_vm(id, &who, false, 3_050).unwrap();
+    assert_eq!(row(&store, 1).changed_unix_ns, 3_000, "it ran already");
     store.pause_vm(id, &who, true, 3_100).unwrap();
     assert_eq!((row(&store, 1).state, row(&store, 1).changed_unix_ns), (VmState::Paused, 3_100));
-    assert!(matches!(store.pause_vm(id, &who, true, 3_200), Err(StoreError::IllegalVm { .. })));
+    store.pause_vm(id, &who, true, 3_200).unwrap();
+    assert_eq!(row(&store, 1).changed_unix_ns, 3_100, "it stood still already");
     store.pause_vm(id, &who, false, 3_300).unwrap();
     assert_eq!(row(&store, 1).state, VmState::Running);
     store.intend(&new_canary(3)).unwrap();
@@ -233,10 +238,16 @@ fn a_removal_waits_until_nothing_lives_and_forbids_starts() {
     let store = started(&scratch);
     let (id, who) = (incarnation_id(10), process(5));
     let living = RemovalNote::Living { incarnation: id, state: VmState::Starting };
-    assert_eq!(store.request_removal(vm_id(1), OfLiving::Refuse, 10).unwrap(), living);
+    assert_eq!(store.request_removal(vm_id(1), OfLiving::Refuse, OfDisks::Remove, 10).unwrap(), living);
     assert_eq!(row(&store, 1).removal_requested_unix_ns, None);
-    assert_eq!(store.request_removal(vm_id(1), OfLiving::Stop, 11).unwrap(), RemovalNote::Noted);
-    assert_eq!(store.request_removal(vm_id(1), OfLiving::Stop, 12).unwrap(), RemovalNote::AlreadyNoted);
+    assert_eq!(
+        store.request_removal(vm_id(1), OfLiving::Stop, OfDisks::Remove, 11).unwrap(),
+        RemovalNote::Noted
+    );
+    assert_eq!(
+        store.request_removal(vm_id(1), OfLiving::Stop, OfDisks::Remove, 12).unwrap(),
+        RemovalNote::AlreadyNoted { of_disks: OfDisks::Remove }
+    );
     assert_eq!((row(&store, 1).state, row(&store, 1).stop_requested_unix_ns), (VmState::Stopping, Some(11)));
     let early = RemovalEnd::Living { incarnation: id, state: VmState::Stopping };
     assert_eq!(store.finish_removal(vm_id(1), 13).unwrap(), early);
@@ -249,9 +260,27 @@ fn a_removal_waits_until_nothing_lives_and_forbids_starts() {
     assert!(store.vms(&ALL).unwrap().is_empty() && store.vm_by_name(&vm_name(1)).unwrap().is_none());
     assert!(matches!(store.start_vm(&new_vm_start(1, 11)), Err(StoreError::VmRemoved { .. })));
     assert!(matches!(store.request_stop(vm_id(1), 1), Err(StoreError::VmRemoved { .. })));
-    assert!(matches!(store.request_removal(vm_id(1), OfLiving::Stop, 1), Err(StoreError::VmRemoved { .. })));
+    assert!(matches!(
+        store.request_removal(vm_id(1), OfLiving::Stop, OfDisks::Remove, 1),
+        Err(StoreError::VmRemoved { .. })
+    ));
     let kept = store.incarnations_of(vm_id(1), 9).unwrap();
     assert_eq!(kept[0].death, Some(end_with(None).death), "a death certificate outlives its VM");
+}
+
+/// Whoever finishes a removal that was cut off has not been told what became of the disk: the store has.
+#[test]
+fn the_first_wish_to_remove_says_what_becomes_of_the_disk() {
+    let (keep, remove) = (OfDisks::Keep, OfDisks::Remove);
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    for (number, first, later) in [(1, keep, remove), (2, remove, keep)] {
+        store.create_vm(&new_vm(number)).unwrap();
+        let ask = |of_disks| store.request_removal(vm_id(number), OfLiving::Refuse, of_disks, 7).unwrap();
+        assert_eq!(ask(first), RemovalNote::Noted);
+        assert_eq!(ask(later), RemovalNote::AlreadyNoted { of_disks: first });
+        assert_eq!(row(&scratch.open(), number).of_disks, first);
+    }
 }
 
 #[test]
@@ -279,7 +308,7 @@ fn what_a_runner_must_know_is_one_read() {
     let standing = look().unwrap();
     assert_eq!((standing.runner, standing.vmm), (Some(who.clone()), Some(process(76))));
     assert_eq!((standing.state, standing.stop_requested_unix_ns), (VmState::Starting, None));
-    let _ = store.request_removal(vm_id(1), OfLiving::Stop, 3_000).unwrap();
+    let _ = store.request_removal(vm_id(1), OfLiving::Stop, OfDisks::Remove, 3_000).unwrap();
     let standing = look().unwrap();
     assert_eq!(standing.stop_requested_unix_ns.zip(standing.removal_requested_unix_ns), Some((3_000, 3_000)));
     store.end(id, &Owner::Runner(&who), &end_with(None)).unwrap();
@@ -338,7 +367,7 @@ fn every_change_of_a_vm_is_told() {
     let store = scratch.open();
     store.create_vm(&new_vm(1)).unwrap();
     run_vm(&store, 1, 10);
-    let _ = store.request_removal(vm_id(1), OfLiving::Refuse, 9_000).unwrap();
+    let _ = store.request_removal(vm_id(1), OfLiving::Refuse, OfDisks::Remove, 9_000).unwrap();
     let _ = store.finish_removal(vm_id(1), 9_001).unwrap();
     let events = store.events(0, 100).unwrap();
     let kinds: Vec<EventKind> = events.iter().map(|event| event.kind).collect();

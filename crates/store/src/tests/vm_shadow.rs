@@ -5,7 +5,8 @@ use crate::testing::{
     Scratch, end_with, failed_end, incarnation_id, new_vm, new_vm_start, process, publication, vm_id, vm_name,
 };
 use crate::{
-    ClaimError, OfLiving, Owner, RemovalEnd, RemovalNote, StartNote, StopNote, Store, StoreError, VmPage,
+    ClaimError, OfDisks, OfLiving, Owner, RemovalEnd, RemovalNote, StartNote, StopNote, Store, StoreError,
+    VmPage,
 };
 use outlast_model::IncarnationState as State;
 use proptest::prelude::*;
@@ -26,6 +27,7 @@ enum Deed {
     Remove {
         vm: u64,
         stop: bool,
+        keep: bool,
     },
     Finish {
         vm: u64,
@@ -68,7 +70,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         2 => vm().prop_map(|vm| Deed::Create { vm }),
         6 => vm().prop_map(|vm| Deed::Start { vm }),
         2 => vm().prop_map(|vm| Deed::Stop { vm }),
-        1 => (vm(), any::<bool>()).prop_map(|(vm, stop)| Deed::Remove { vm, stop }),
+        1 => (vm(), any::<bool>(), any::<bool>()).prop_map(|(vm, stop, keep)| Deed::Remove { vm, stop, keep }),
         1 => vm().prop_map(|vm| Deed::Finish { vm }),
         6 => (vm(), who()).prop_map(|(vm, who)| Deed::Claim { vm, who }),
         6 => (vm(), who()).prop_map(|(vm, who)| Deed::Publish { vm, who }),
@@ -128,6 +130,7 @@ impl Life {
 struct Facts {
     lives: Vec<Life>,
     removal_wanted: bool,
+    kept: bool,
     removed: bool,
 }
 
@@ -157,11 +160,12 @@ impl Facts {
         }
     }
 
-    fn remove(&mut self, stop: bool) -> Came {
+    fn remove(&mut self, stop: bool, keep: bool) -> Came {
         if self.removal_wanted || (self.alive().is_some() && !stop) {
             return Came::Nothing;
         }
         self.removal_wanted = true;
+        self.kept = keep;
         if let Some(life) = self.alive() {
             life.stop_wanted = true;
         }
@@ -231,7 +235,7 @@ impl Shadow {
                 self.present(vm, |facts| facts.start(number))
             }
             Deed::Stop { vm } => self.present(vm, Facts::stop),
-            Deed::Remove { vm, stop } => self.present(vm, |facts| facts.remove(stop)),
+            Deed::Remove { vm, stop, keep } => self.present(vm, |facts| facts.remove(stop, keep)),
             Deed::Finish { vm } => self.vms.get_mut(&vm).map_or(Came::Refused, Facts::finish),
             Deed::Claim { vm, who } => self.newest(vm, |life| {
                 let free = life.state() == State::Intended;
@@ -245,7 +249,10 @@ impl Shadow {
             }),
             Deed::Pause { vm, who, paused } => self.newest(vm, |life| {
                 let runs = life.published && !life.stop_wanted;
-                let legal = life.is_of(who) && runs && life.still != paused;
+                let legal = life.is_of(who) && runs;
+                if legal && life.still == paused {
+                    return Came::Nothing;
+                }
                 life.still ^= legal;
                 done_if(legal)
             }),
@@ -321,11 +328,12 @@ fn done(scratch: &Scratch, store: &mut Store, deed: &Deed, number: u64) -> Came 
             Ok(StopNote::AlreadyNoted { .. } | StopNote::NotLiving(_)) => Came::Nothing,
             Err(error) => refused(error),
         },
-        Deed::Remove { vm, stop } => {
+        Deed::Remove { vm, stop, keep } => {
             let of_living = if stop { OfLiving::Stop } else { OfLiving::Refuse };
-            match store.request_removal(vm_id(vm), of_living, 6) {
+            let of_disks = if keep { OfDisks::Keep } else { OfDisks::Remove };
+            match store.request_removal(vm_id(vm), of_living, of_disks, 6) {
                 Ok(RemovalNote::Noted) => Came::Done,
-                Ok(RemovalNote::AlreadyNoted | RemovalNote::Living { .. }) => Came::Nothing,
+                Ok(RemovalNote::AlreadyNoted { .. } | RemovalNote::Living { .. }) => Came::Nothing,
                 Err(error) => refused(error),
             }
         }
@@ -340,7 +348,12 @@ fn done(scratch: &Scratch, store: &mut Store, deed: &Deed, number: u64) -> Came 
             Err(ClaimError::Store(error)) => refused(error),
         },
         Deed::Publish { who, .. } => unit(store.publish(id, &process(who), &publication())),
-        Deed::Pause { who, paused, .. } => unit(store.pause_vm(id, &process(who), paused, 3)),
+        Deed::Pause { vm, who, paused } => {
+            let before = store.vm(vm_id(vm)).unwrap();
+            let came = unit(store.pause_vm(id, &process(who), paused, 3));
+            let same = store.vm(vm_id(vm)).unwrap() == before;
+            if same && came == Came::Done { Came::Nothing } else { came }
+        }
         Deed::Dying { who, .. } => {
             let already = store.incarnation(id).unwrap().is_some_and(|row| row.state == State::Dying);
             let came = unit(store.mark_dying(id, &process(who), &[], 3));
@@ -365,6 +378,7 @@ fn agree(store: &Store, shadow: &Shadow) -> Result<(), TestCaseError> {
         let row = store.vm(vm_id(*vm)).unwrap().unwrap();
         prop_assert_eq!(row.state.name(), facts.word());
         prop_assert_eq!(row.removal_requested_unix_ns.is_some(), facts.removal_wanted);
+        prop_assert_eq!(row.of_disks == OfDisks::Keep, facts.kept);
         prop_assert_eq!(row.removed_unix_ns.is_some(), facts.removed);
         let newest = facts.lives.last();
         prop_assert_eq!(row.incarnation, newest.map(|life| incarnation_id(1_000 + life.number)));

@@ -17,5 +17,6 @@ mod types;
 mod wish;
 
 pub use types::{
-    NewVm, NewVmStart, OfLiving, RemovalEnd, RemovalNote, StartNote, StopNote, VmPage, VmRow, VmStanding,
+    NewVm, NewVmStart, OfDisks, OfLiving, RemovalEnd, RemovalNote, StartNote, StopNote, VmPage, VmRow,
+    VmStanding,
 };

@@ -1,5 +1,6 @@
 //! What a decision about a VM rests on, read under the write lock, and the change that is tied to it.
 
+use super::types::OfDisks;
 use crate::decode::{Columns, stored};
 use crate::error::{Fault, StoreError};
 use crate::sql;
@@ -17,6 +18,8 @@ pub(crate) struct VmRecord {
     pub(crate) incarnation: Option<IncarnationId>,
     pub(crate) stop_wanted: bool,
     pub(crate) removal_wanted: bool,
+    /// What the removal that is wanted does with the disk.
+    pub(crate) of_disks: OfDisks,
 }
 
 impl VmRecord {
@@ -41,6 +44,7 @@ impl VmRecord {
             incarnation: columns.parsed_or_null("vm_incarnation")?,
             stop_wanted: noted("stop_requested_unix_ns")?,
             removal_wanted: noted("removal_requested_unix_ns")?,
+            of_disks: columns.of_disks("keep_disks")?,
         };
         Ok((record, noted("removed_unix_ns")?))
     }

@@ -75,13 +75,26 @@ pub enum OfLiving {
     Stop,
 }
 
+/// What a removal does with a VM's disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfDisks {
+    /// It goes, and all that lies beside it.
+    Remove,
+    /// It stays where it is, for whoever asked.
+    Keep,
+}
+
 /// What became of a wish to remove a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemovalNote {
     /// The wish is written down: the VM cannot be started any more.
     Noted,
-    /// It was there already; nothing was written.
-    AlreadyNoted,
+    /// It was there already; nothing was written. The first wish counts: a disk that was to be kept is, and one that
+    /// was not may be gone by now.
+    AlreadyNoted {
+        /// What the first wish says of the disk.
+        of_disks: OfDisks,
+    },
     /// It lives, and was not to be stopped; nothing was written.
     Living {
         /// The incarnation that lives.
@@ -137,6 +150,8 @@ pub struct VmRow {
     pub stop_requested_unix_ns: Option<u64>,
     /// When somebody first asked for its removal, likewise.
     pub removal_requested_unix_ns: Option<u64>,
+    /// What its removal does with its disk; it means nothing until one is asked for.
+    pub of_disks: OfDisks,
     /// When it was removed, likewise.
     pub removed_unix_ns: Option<u64>,
     /// The incarnation that lives, or the newest; none when it was never started.

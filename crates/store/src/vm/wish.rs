@@ -2,7 +2,7 @@
 //! reconciles when there is no runner any more. Removal is a wish first, and a fact once everything else is gone.
 
 use super::standing::VmRecord;
-use super::types::{OfLiving, RemovalEnd, RemovalNote, StopNote};
+use super::types::{OfDisks, OfLiving, RemovalEnd, RemovalNote, StopNote};
 use crate::audit::chain::{Entry, append};
 use crate::decode::stored;
 use crate::error::{Fault, StoreError};
@@ -35,7 +35,8 @@ impl Store {
     }
 
     /// Writes down that somebody wants the VM removed: from then on it cannot be started. One that lives is to stop as
-    /// well, or the wish is not written down, as `of_living` says.
+    /// well, or the wish is not written down, as `of_living` says. What becomes of its disk is part of the wish: whoever
+    /// finishes the removal reads it there, and a later wish does not change it.
     ///
     /// # Errors
     /// [`StoreError::NoVm`] and [`StoreError::VmRemoved`].
@@ -43,12 +44,13 @@ impl Store {
         &self,
         vm: VmId,
         of_living: OfLiving,
+        of_disks: OfDisks,
         unix_ns: u64,
     ) -> Result<RemovalNote, StoreError> {
         self.write("note a wish to remove", |transaction| {
             let vm = VmRecord::read(transaction, vm)?;
             if vm.removal_wanted {
-                return Ok(RemovalNote::AlreadyNoted);
+                return Ok(RemovalNote::AlreadyNoted { of_disks: vm.of_disks });
             }
             match (vm.living()?, of_living) {
                 (Some(incarnation), OfLiving::Refuse) => {
@@ -59,9 +61,10 @@ impl Store {
                 }
                 (Some(_), OfLiving::Stop) | (None, _) => {}
             }
-            let values = params![vm.number, stored("the time", unix_ns)?];
+            let keep = of_disks == OfDisks::Keep;
+            let values = params![vm.number, stored("the time", unix_ns)?, keep];
             vm.must_have_changed(transaction.prepare_cached(sql::NOTE_REMOVAL)?.execute(values)?)?;
-            let body = json!({ "name": vm.name, "was": vm.state.name() });
+            let body = json!({ "name": vm.name, "was": vm.state.name(), "keep_disks": keep });
             self.tell_of_vm(transaction, unix_ns, EventKind::VmRemovalRequested, vm.id, body)?;
             Ok(RemovalNote::Noted)
         })

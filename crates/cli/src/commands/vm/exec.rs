@@ -12,7 +12,7 @@ use outlast_control::{HANG_UP, Interrupts, RESIZED, Sink, Site};
 use outlast_model::spec::EnvVar;
 use outlast_model::{Outcome, Timeout};
 use outlast_wire::control::ExecRequest;
-use outlast_wire::exit_code::of_outcome;
+use outlast_wire::exit_code::{of_outcome, run};
 use outlast_wire::record::OutcomeRecord;
 use outlast_wire::vm_live_view::{VmDetachedView, VmExecView};
 use std::ffi::OsString;
@@ -105,12 +105,18 @@ fn beside(program: Program<'_>, with_input: bool, sink: &mut dyn Sink) -> Result
 fn as_json(program: Program<'_>, with_input: bool) -> Result<u8, Failure> {
     let (name, incarnation, exec) = (program.vm(), program.incarnation(), program.number());
     let mut collected = Collected::default();
-    let Ended { outcome, truncated_bytes } = beside(program, with_input, &mut collected)?;
+    let ended = beside(program, with_input, &mut collected)?;
+    let code = code_of(&ended);
+    let Ended { outcome, truncated_bytes } = ended;
     let (stdout, stderr) = collected.into_texts();
-    let code = of_outcome(&outcome);
     let outcome = OutcomeRecord::from(&outcome);
     json(&VmExecView { name, incarnation, exec, outcome, stdout, stderr, truncated_bytes })?;
     Ok(code)
+}
+
+/// The exit code: the program's own says that all of its output is here.
+fn code_of(ended: &Ended) -> u8 {
+    if ended.truncated_bytes > 0 { run::OURS } else { of_outcome(&ended.outcome) }
 }
 
 /// What there is to say beside the output, and the exit code: nothing when the program ended by itself, as with any
@@ -123,7 +129,7 @@ fn tell(ended: &Ended) -> u8 {
         Outcome::Completed | Outcome::Exited { .. } | Outcome::Signalled { .. } => {}
         outcome => note(&format!("outlast: {outcome}")),
     }
-    of_outcome(&ended.outcome)
+    code_of(ended)
 }
 
 #[cfg(test)]
@@ -170,6 +176,8 @@ mod tests {
         let code = |outcome| tell(&Ended { outcome, truncated_bytes: 0 });
         assert_eq!(code(Outcome::Exited { code: 3 }), 3);
         assert_eq!(code(Outcome::Signalled { signal: 2 }), 130);
+        let cut = Ended { outcome: Outcome::Exited { code: 0 }, truncated_bytes: 1 };
+        assert_eq!(tell(&cut), 125, "a copy that is not whole is no success");
         assert_eq!(code(Outcome::Lost { cause: "web ended".to_owned() }), 125);
     }
 }
