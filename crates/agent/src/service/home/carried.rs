@@ -21,7 +21,10 @@ impl Carried {
     /// What is mounted now.
     pub(super) fn list() -> std::io::Result<Self> {
         // Bytes: a mount point may have any name.
-        Ok(Self(below_root(&std::fs::read("/proc/self/mountinfo")?)))
+        let mut points = below_root(&std::fs::read("/proc/self/mountinfo")?);
+        // A file that is shown in the place of another says who the machine is, and will be said anew.
+        points.retain(|point| !point.is_file());
+        Ok(Self(points))
     }
 
     /// Shows all of it in the directory `root` too.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   image (read-only, mounted again) ─► lower ────────┐
-//!   DEVICE (ext4) ─► files, work ─────────────► upper ┴─► overlay ─► becomes /
+//!   DEVICE (ext4) ─► files, work, room ───────► upper ┴─► overlay ─► becomes /
 //!                                                           └ /proc /sys /dev /run /tmp /outlast/…: bound from the old /
 //! ```
 //!
@@ -13,6 +13,7 @@
 //! checking file systems, which the host does, and programs.
 
 mod carried;
+mod room;
 
 use super::Nameplate;
 use super::identity::IdentityError;
@@ -22,6 +23,7 @@ use crate::link::{Uevents, WaitError};
 use crate::refusal::Reason;
 use carried::Carried;
 use outlast_wire::guest::Settle;
+use room::Room;
 use rustix::fs::{CWD, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
@@ -150,7 +152,10 @@ impl Home {
                 self.settled = Some(request.clone());
             }
         }
-        nameplate.move_to(Path::new("/etc")).map_err(SettleError::Identity)
+        nameplate.move_to(Path::new("/etc")).map_err(SettleError::Identity)?;
+        // Order matters: who the machine is may need what was given up to get here.
+        Room::on(DISK_PLACE).keep();
+        Ok(())
     }
 
     fn move_to(&self, request: &Settle) -> Result<(), SettleError> {
@@ -218,7 +223,9 @@ fn stage(device: &str, image: &Path, carried: &Carried) -> Result<(), SettleErro
     for directory in ["/.outlast-stage/disk/files", "/.outlast-stage/disk/work"] {
         make(directory, 0o755)?;
     }
-    mount("overlay", NEW_ROOT, "overlay", MountFlags::NODEV, LAYERS).map_err(SettleError::Overlay)?;
+    Room::on(DISK)
+        .or_give(|| mount("overlay", NEW_ROOT, "overlay", MountFlags::NODEV, LAYERS))
+        .map_err(SettleError::Overlay)?;
     // Order matters: /run is carried with what is mounted in it.
     show_disk().map_err(|source| SettleError::Carry(PathBuf::from(DISK_PLACE), source))?;
     carried.show_in(Path::new(NEW_ROOT))

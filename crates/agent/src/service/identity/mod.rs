@@ -5,11 +5,15 @@
 //! can be done at boot is done at boot, and comes along in the template: the files are made and stay open, and
 //! the addresses are known and asked for again only when the kernel has announced a change.
 
+mod entry;
+mod hosts;
+
+use crate::console;
 use crate::refusal::Reason;
 use crate::sys::interfaces;
+use entry::Entry;
 use outlast_wire::guest::{Identity, SetIdentity};
 use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
@@ -18,9 +22,6 @@ use thiserror::Error;
 
 /// Longest host name, in bytes (RFC 1123: one label).
 const MAX_LABEL: usize = 63;
-
-/// The address that Debian gives a machine's own name in /etc/hosts.
-const OWN_ADDRESS: &str = "127.0.1.1";
 
 /// The guest is not who it should be.
 #[derive(Debug, Error)]
@@ -81,8 +82,6 @@ pub(crate) struct Nameplate {
     machine_id: Entry,
     host_name: Entry,
     hosts: Entry,
-    /// The lines of the hosts file that are not about this machine's own name.
-    other_hosts: String,
     addresses: Addresses,
     /// Who the machine was last told to be.
     last: Option<SetIdentity>,
@@ -91,31 +90,24 @@ pub(crate) struct Nameplate {
 impl Nameplate {
     /// Makes the files in `etc`, which name nobody yet, and begins to follow the addresses.
     pub(crate) fn put_up(etc: &Path) -> Result<Self, IdentityError> {
-        let hosts = std::fs::read_to_string(etc.join("hosts")).unwrap_or_default();
-        Ok(Self {
-            machine_id: Entry::make(etc, "machine-id", b"")?,
-            host_name: Entry::make(etc, "hostname", b"")?,
-            hosts: Entry::make(etc, "hosts", hosts.as_bytes())?,
-            other_hosts: others_in(&hosts),
-            addresses: Addresses::follow().map_err(IdentityError::Addresses)?,
-            last: None,
-        })
+        let [mut machine_id, mut host_name, mut hosts] = entries(etc);
+        machine_id.replace(b"")?;
+        convenience(host_name.replace(b""));
+        convenience(hosts.read().and_then(|lines| hosts.replace(&lines)));
+        let addresses = Addresses::follow().map_err(IdentityError::Addresses)?;
+        Ok(Self { machine_id, host_name, hosts, addresses, last: None })
     }
 
     /// Another `etc` than before is the one that programs read: says there who the machine is.
     pub(crate) fn move_to(&mut self, etc: &Path) -> Result<(), IdentityError> {
-        let hosts = std::fs::read_to_string(etc.join("hosts")).unwrap_or_default();
-        self.machine_id = Entry::make(etc, "machine-id", b"")?;
-        self.host_name = Entry::make(etc, "hostname", b"")?;
-        self.hosts = Entry::make(etc, "hosts", hosts.as_bytes())?;
-        self.other_hosts = others_in(&hosts);
+        [self.machine_id, self.host_name, self.hosts] = entries(etc);
         self.last.clone().map_or(Ok(()), |last| self.write(&last))
     }
 
-    /// Closes the files; the next [`Self::set`] makes them anew.
+    /// Closes the files; the next [`Self::set`] finds them by their names.
     pub(crate) fn close(&mut self) {
         for entry in [&mut self.machine_id, &mut self.host_name, &mut self.hosts] {
-            entry.file = None;
+            entry.close();
         }
     }
 
@@ -128,19 +120,33 @@ impl Nameplate {
         self.read_back()
     }
 
+    /// Writes what is not right already. The machine id is known by its file alone, so that one must be.
     fn write(&mut self, request: &SetIdentity) -> Result<(), IdentityError> {
         let SetIdentity { host_name, machine_id } = request;
-        self.machine_id.write(&format!("{machine_id}\n"))?;
-        self.host_name.write(&format!("{host_name}\n"))?;
-        self.hosts.write(&format!("{}{OWN_ADDRESS}\t{host_name}\n", self.other_hosts))
+        self.machine_id.say(format!("{machine_id}\n").as_bytes())?;
+        convenience(self.host_name.say(format!("{host_name}\n").as_bytes()));
+        convenience(self.hosts.change(|lines| hosts::named(lines, host_name)));
+        Ok(())
     }
 
     fn read_back(&mut self) -> Result<Identity, IdentityError> {
         Ok(Identity {
             host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            machine_id: self.machine_id.read()?.trim().to_owned(),
+            machine_id: String::from_utf8_lossy(&self.machine_id.read()?).trim().to_owned(),
             addresses: self.addresses.list().map_err(IdentityError::Addresses)?.to_vec(),
         })
+    }
+}
+
+/// Machine id, host name, hosts.
+fn entries(etc: &Path) -> [Entry; 3] {
+    ["machine-id", "hostname", "hosts"].map(|name| Entry::at(etc, name))
+}
+
+/// The kernel knows the host name. A machine whose owner left no way to write it down in /etc as well still starts.
+fn convenience(written: Result<(), IdentityError>) {
+    if let Err(error) = written {
+        console::say_error("the host name in /etc", &error);
     }
 }
 
@@ -156,75 +162,6 @@ fn check(request: &SetIdentity) -> Result<(), IdentityError> {
         return Err(IdentityError::MachineId(request.machine_id.clone()));
     }
     Ok(())
-}
-
-/// The hosts file without the line for the machine's own name.
-fn others_in(hosts: &str) -> String {
-    let others = hosts.lines().filter(|line| line.split_whitespace().next() != Some(OWN_ADDRESS));
-    let text: String = others.flat_map(|line| [line, "\n"]).collect();
-    if text.is_empty() { "127.0.0.1\tlocalhost\n::1\tlocalhost\n".to_owned() } else { text }
-}
-
-/// A file of the agent's own making, kept open until it is told to close.
-struct Entry {
-    path: PathBuf,
-    file: Option<OwnedFd>,
-}
-
-impl Entry {
-    /// Puts a new file in the place of whatever has this name; a link there is replaced and not followed.
-    fn make(etc: &Path, name: &str, contents: &[u8]) -> Result<Self, IdentityError> {
-        let path = etc.join(name);
-        let beside = etc.join(format!(".{name}.new"));
-        let failed = |source| IdentityError::Make(path.clone(), source);
-        // The canary's initramfs has no /etc.
-        std::fs::create_dir_all(etc).map_err(failed)?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(CWD, &beside, flags, Mode::from_raw_mode(0o644))
-            .map_err(|errno| failed(errno.into()))?;
-        rustix::io::pwrite(&file, contents, 0).map_err(|errno| failed(errno.into()))?;
-        std::fs::rename(&beside, &path).map_err(failed)?;
-        Ok(Self { path, file: Some(file) })
-    }
-
-    /// Makes `contents` all there is in the file.
-    fn write(&mut self, contents: &str) -> Result<(), IdentityError> {
-        // One that has no name any more is not the one that programs read: somebody put another in its place.
-        let open = self.file.as_ref().map(rustix::fs::fstat).transpose();
-        let open = open.map_err(|source| IdentityError::Write(self.path.clone(), source))?;
-        let before = match open.filter(|status| status.st_nlink > 0) {
-            Some(status) => status.st_size,
-            None => self.make_again().map(|()| 0)?,
-        };
-        let error = |source| IdentityError::Write(self.path.clone(), source);
-        let file = self.open_file()?;
-        let length = rustix::io::pwrite(file, contents.as_bytes(), 0).map_err(error)?;
-        let length = u64::try_from(length).unwrap_or(u64::MAX);
-        if u64::try_from(before).is_ok_and(|before| before > length) {
-            rustix::fs::ftruncate(file, length).map_err(error)?;
-        }
-        Ok(())
-    }
-
-    fn open_file(&self) -> Result<&OwnedFd, IdentityError> {
-        self.file.as_ref().ok_or_else(|| IdentityError::Write(self.path.clone(), Errno::BADF))
-    }
-
-    fn make_again(&mut self) -> Result<(), IdentityError> {
-        if let (Some(etc), Some(name)) =
-            (self.path.parent(), self.path.file_name().and_then(|name| name.to_str()))
-        {
-            *self = Self::make(etc, name, b"")?;
-        }
-        Ok(())
-    }
-
-    fn read(&self) -> Result<String, IdentityError> {
-        let error = |source| IdentityError::Write(self.path.clone(), source);
-        let mut buffer = [0; 256];
-        let length = rustix::io::pread(self.open_file()?, &mut buffer, 0).map_err(error)?;
-        Ok(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned())
-    }
 }
 
 /// The addresses of the guest's interfaces.
@@ -318,7 +255,6 @@ mod tests {
             assert_eq!(contents(etc.path(), "hostname"), format!("{name}\n"));
             assert_eq!(contents(etc.path(), "machine-id"), format!("{ID}\n"));
         }
-        assert_eq!(others_in(""), "127.0.0.1\tlocalhost\n::1\tlocalhost\n");
     }
 
     #[test]
@@ -362,6 +298,96 @@ mod tests {
         plate.write(&request("db", ID)).unwrap();
         assert_eq!(contents(after.path(), "hostname"), "db\n");
         assert_eq!(contents(before.path(), "hostname"), "web\n", "the old place is left alone");
+    }
+
+    #[test]
+    fn what_the_user_wrote_into_hosts_survives_the_next_time() {
+        let etc = tempfile::tempdir().unwrap();
+        let path = etc.path().join("hosts");
+        let mut plate = Nameplate::put_up(etc.path()).unwrap();
+        plate.write(&request("web", ID)).unwrap();
+        let mut hosts = std::fs::read(&path).unwrap();
+        hosts.extend_from_slice(b"10.0.0.9 caf\xe9\n");
+        // In place, through another file, and with the agent's own moved away.
+        std::fs::write(&path, &hosts).unwrap();
+        plate.write(&request("web", ID)).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), hosts);
+        std::fs::rename(&path, etc.path().join("hosts.bak")).unwrap();
+        std::fs::write(&path, b"10.0.0.7 \xff\xfe\n").unwrap();
+        plate.write(&request("db", ID)).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"10.0.0.7 \xff\xfe\n127.0.1.1\tdb\n");
+        assert_eq!(std::fs::read(etc.path().join("hosts.bak")).unwrap(), hosts);
+        plate.close();
+        std::fs::write(&path, b"10.0.0.8 \xff\n127.0.1.1\tdb\n").unwrap();
+        plate.move_to(etc.path()).unwrap();
+        plate.write(&request("web", ID)).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"10.0.0.8 \xff\n127.0.1.1\tweb\n");
+    }
+
+    #[test]
+    fn nothing_is_written_when_nothing_changes() {
+        use std::os::unix::fs::MetadataExt;
+        let etc = tempfile::tempdir().unwrap();
+        let stamps = || {
+            ["hosts", "hostname", "machine-id"].map(|name| {
+                let status = etc.path().join(name).metadata().unwrap();
+                (status.ino(), status.mtime(), status.mtime_nsec())
+            })
+        };
+        let mut plate = Nameplate::put_up(etc.path()).unwrap();
+        plate.write(&request("web", ID)).unwrap();
+        for name in ["hosts", "hostname", "machine-id"] {
+            let file = std::fs::File::options().write(true).open(etc.path().join(name)).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        }
+        let before = stamps();
+        plate.write(&request("web", ID)).unwrap();
+        assert_eq!(stamps(), before, "the files are open");
+        plate.close();
+        plate.write(&request("web", ID)).unwrap();
+        assert_eq!(stamps(), before, "they are closed");
+        let mut after_a_start = Nameplate::put_up(tempfile::tempdir().unwrap().path()).unwrap();
+        after_a_start.last = Some(request("web", ID));
+        after_a_start.move_to(etc.path()).unwrap();
+        assert_eq!(stamps(), before, "another start finds them");
+        assert_eq!(after_a_start.read_back().unwrap().machine_id, ID);
+    }
+
+    #[test]
+    fn neither_pipes_nor_directories_in_the_way_keep_a_machine_from_starting() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let etc = tempfile::tempdir().unwrap();
+        for name in ["hosts", ".hostname.new"] {
+            mknodat(CWD, etc.path().join(name), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        }
+        for name in [".hosts.new", ".hosts.new-1", "machine-id"] {
+            std::fs::create_dir(etc.path().join(name)).unwrap();
+        }
+        std::fs::write(etc.path().join("machine-id/kept"), "").unwrap();
+        let mut plate = Nameplate::put_up(tempfile::tempdir().unwrap().path()).unwrap();
+        plate.last = Some(request("web", ID));
+        plate.move_to(etc.path()).unwrap();
+        assert_eq!(contents(etc.path(), "hosts"), "127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\tweb\n");
+        assert_eq!(contents(etc.path(), "hostname"), "web\n");
+        assert_eq!(contents(etc.path(), "machine-id"), format!("{ID}\n"));
+        assert!(etc.path().join(".machine-id.new/kept").exists(), "what was in the directory is kept");
+    }
+
+    #[test]
+    fn a_hosts_file_that_is_too_long_is_left_alone_and_one_behind_a_link_is_copied() {
+        let etc = tempfile::tempdir().unwrap();
+        let path = etc.path().join("hosts");
+        let mut plate = Nameplate::put_up(etc.path()).unwrap();
+        let long = b"10.0.0.1 a\n".repeat(200_000);
+        std::fs::write(&path, &long).unwrap();
+        plate.write(&request("web", ID)).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), long);
+        std::fs::write(etc.path().join("real"), "10.0.0.2 b\n").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("real", &path).unwrap();
+        plate.write(&request("web", ID)).unwrap();
+        assert_eq!(contents(etc.path(), "hosts"), "10.0.0.2 b\n127.0.1.1\tweb\n");
+        assert_eq!(contents(etc.path(), "real"), "10.0.0.2 b\n");
     }
 
     #[test]
