@@ -7,7 +7,7 @@
 //!   exec, ping, pause, resume, monitor, stats, console ─► living ─► the runner's socket, or the evidence on disk
 //! ```
 //!
-//! Every operation looks at the VM first and brings its row into line with what is ([`find`]): whoever asks
+//! Every operation looks at the VM first and brings its row into line with what is (`find`): whoever asks
 //! something of a VM whose runner or VMM is gone is told so, with the cause, and never gets a socket's error.
 //! A VM's runner holds no lease: it outlives whoever started it.
 
