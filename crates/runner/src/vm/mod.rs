@@ -29,7 +29,7 @@ use crate::boot::{Core, chain};
 use crate::decision::{self, Ending, Phase};
 use crate::event::{Interrupt, Sources};
 use crate::program::interrupt_of;
-use outlast_machine::backend::Backend;
+use outlast_machine::backend::{Backend, BackendError};
 use serde_json::Value;
 use std::rc::Rc;
 use tokio::sync::oneshot;
@@ -160,10 +160,18 @@ fn monitor<B: Backend>(core: &Core<B>, command: &str, reply: oneshot::Sender<Res
     match vmm.monitor(command) {
         Ok(answer) => {
             tokio::task::spawn_local(async move {
-                let _ = reply.send(answer.await.map_err(|error| chain(&error)));
+                let _ = reply.send(answer.await.map_err(|error| words(&error)));
             });
         }
-        Err(error) => drop(reply.send(Err(chain(&error)))),
+        Err(error) => drop(reply.send(Err(words(&error)))),
+    }
+}
+
+/// What is told of a command that was passed on: who asked knows whom and what.
+fn words(error: &BackendError) -> String {
+    match error {
+        BackendError::Refused { message, .. } => message.clone(),
+        error => chain(error),
     }
 }
 
