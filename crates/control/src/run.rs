@@ -14,12 +14,12 @@ use crate::error::Error;
 use crate::follow::{End, Finished, Sink, follow};
 use crate::incarnation::{self, Ground, Made};
 use crate::launch::{Lease, Order};
-use crate::notice::{Notice, Notify};
+use crate::notice::Notify;
 use crate::request::{
     Checked, Files, RequestError, RunRequest, Stdin, What, check, check_disk, wire_program,
 };
 use crate::site::{Site, SiteError};
-use crate::template::{self, Readiness};
+use crate::template;
 use crate::{clock, evidence};
 use outlast_machine::image::Lease as Lock;
 use outlast_machine::sys::signal::Interrupts;
@@ -68,17 +68,8 @@ pub fn run(site: &Site, request: RunRequest, notify: Notify<'_>) -> Result<Accep
     let (start, fell_back) = if checked.request.cold {
         (Start::Boot, None)
     } else {
-        match template::ready(site, &ground, &machine, notify)? {
-            Readiness::Clone(start, lease) => {
-                locks.push(lease);
-                (start, None)
-            }
-            Readiness::Cold(because) => (Start::Boot, because),
-        }
+        template::beginning(site, &ground, &machine, &mut locks, notify)?
     };
-    if let Some(because) = &fell_back {
-        notify(Notice::Warning(&format!("booting cold: {because}")));
-    }
     let id = clock::new_workload_id().map_err(SiteError::Random)?;
     let incarnation = incarnation::new_id()?;
     let stdin = checked.request.stdin != Stdin::Nothing;

@@ -38,23 +38,43 @@ const _: () = assert!(WARM_UP.as_secs() + timeout::BOOT.as_secs() <= timeout::TE
 
 /// How a run may start.
 #[derive(Debug)]
-pub(crate) enum Readiness {
+enum Readiness {
     /// From this template, which stays while somebody holds the lease.
     Clone(Start, Lease),
     /// Cold, and why that is not what was wanted, if it is not.
     Cold(Option<String>),
 }
 
+/// How an incarnation begins that nobody wants to boot cold: as a clone, whose template `locks` hold from now on, or,
+/// where there is none, cold, and why; which is told.
+///
+/// # Errors
+/// Those of getting a template ready.
+pub(crate) fn beginning(
+    site: &Site,
+    ground: &Ground,
+    machine: &Machine,
+    locks: &mut Vec<Lease>,
+    notify: Notify<'_>,
+) -> Result<(Start, Option<String>), Error> {
+    let because = match ready(site, ground, machine, notify)? {
+        Readiness::Clone(start, lease) => {
+            locks.push(lease);
+            return Ok((start, None));
+        }
+        Readiness::Cold(because) => because,
+    };
+    if let Some(because) = &because {
+        notify(Notice::Warning(&format!("booting cold: {because}")));
+    }
+    Ok((Start::Boot, because))
+}
+
 /// Gets the template for `machine` ready. Nothing that goes wrong with templates fails the run.
 ///
 /// # Errors
 /// Facts about the host that the run itself needs cannot be had.
-pub(crate) fn ready(
-    site: &Site,
-    ground: &Ground,
-    machine: &Machine,
-    notify: Notify<'_>,
-) -> Result<Readiness, Error> {
+fn ready(site: &Site, ground: &Ground, machine: &Machine, notify: Notify<'_>) -> Result<Readiness, Error> {
     let ingredients = ground.ingredients(machine)?;
     let key = key_of(&ingredients);
     let shelf = Shelf::at(&site.places().library());

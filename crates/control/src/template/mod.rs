@@ -17,7 +17,7 @@ mod make;
 mod prune;
 mod shelf;
 
-pub(crate) use make::{Readiness, ready};
+pub(crate) use make::beginning;
 pub(crate) use prune::{Bounds, prune};
 pub(crate) use shelf::scratch;
 

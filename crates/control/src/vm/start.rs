@@ -21,11 +21,11 @@ use crate::error::Error;
 use crate::follow::{FollowError, Tail};
 use crate::incarnation::{self, Ground, Made};
 use crate::launch::Order;
-use crate::notice::{Notice, Notify};
+use crate::notice::Notify;
 use crate::reconcile::{self, Standing};
 use crate::request::{check_disk, image_of_command};
 use crate::site::Site;
-use crate::template::{self, Readiness};
+use crate::template;
 use crate::{clock, evidence, wait};
 use outlast_machine::disk;
 use outlast_machine::image::{Bootable, Lease as Lock, MemoryNeeds};
@@ -113,17 +113,8 @@ fn ready(
     let (start, fell_back) = if request.cold {
         (Start::Boot, None)
     } else {
-        match template::ready(site, &ground, &machine, notify)? {
-            Readiness::Clone(start, lease) => {
-                locks.push(lease);
-                (start, None)
-            }
-            Readiness::Cold(because) => (Start::Boot, because),
-        }
+        template::beginning(site, &ground, &machine, &mut locks, notify)?
     };
-    if let Some(because) = &fell_back {
-        notify(Notice::Warning(&format!("booting cold: {because}")));
-    }
     let purpose = Purpose::Vm {
         vm: vm.id.to_string(),
         name: vm.name.to_string(),

@@ -102,7 +102,7 @@ pub(super) fn bring_down(
     }
     let why = match ask(site, &row, request) {
         Err(error) if error.is_the_runners() => {
-            format!("a stop was requested; its runner did not answer: {}", chain(&error))
+            format!("a stop was requested; its runner made no sense: {}", chain(&error))
         }
         asked => {
             if is_gone_within(site, &row, patience(request, asked.is_ok()))? {
@@ -136,7 +136,8 @@ fn ask(site: &Site, row: &IncarnationRow, request: StopRequest) -> Result<(), Li
 /// What the runner needs at most: its rungs, and what comes before and after them. One that was not reached looks at
 /// the store first, and takes its usual time.
 fn patience(request: StopRequest, told: bool) -> Duration {
-    let rungs = if told { request.within } else { timeout::STOP + 2 * timeout::STORE_CHECK };
+    let rungs =
+        if told { request.within } else { timeout::STOP + 2 * timeout::STORE_CHECK + timeout::CONTROL };
     timeout::LADDER.saturating_sub(timeout::STOP).saturating_add(rungs)
 }
 
