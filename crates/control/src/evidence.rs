@@ -12,6 +12,7 @@ use crate::clock;
 use crate::error::Error;
 use crate::prune::{Findings, Found, How};
 use crate::site::Site;
+use outlast_machine::host;
 use outlast_machine::image::{Lease, Solitude};
 use outlast_model::{Age, IncarnationId, IncarnationState};
 use outlast_store::{IncarnationRow, Store};
@@ -235,7 +236,7 @@ fn bytes_of(path: &Path, budget: Budget) -> u64 {
     entries.fold(0u64, |sum, entry| {
         let Ok(metadata) = entry.metadata() else { return sum };
         let below = if metadata.is_dir() { bytes_of(&entry.path(), budget) } else { 0 };
-        sum.saturating_add(below).saturating_add(metadata.blocks().saturating_mul(512))
+        sum.saturating_add(below).saturating_add(host::bytes_on_disk(&metadata))
     })
 }
 

@@ -15,15 +15,15 @@ use outlast_machine::host;
 use outlast_machine::image::{
     self, Bootable, Image, Initramfs, Lease as Lock, LibraryError, MemoryNeeds, PartKind,
 };
-use outlast_machine::process;
 use outlast_machine::qemu::{self, Qemu};
 use outlast_machine::vmm_root::{self, VmmRoot};
+use outlast_machine::{lock, process};
 use outlast_model::{Hold, IncarnationId, Memory, VcpuCount, timeout};
 use outlast_store::{IncarnationRow, NewIncarnation};
 use outlast_wire::intent::{Intent, Machine, Purpose, Start, VERSION};
 use outlast_wire::template::TemplateIngredients;
-use rustix::fs::FlockOperation;
 use std::fs::{DirBuilder, File};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -232,11 +232,17 @@ pub(crate) fn make_evidence(site: &Site, id: IncarnationId) -> Result<Preparatio
     // Not recursive: it must be new.
     let made = DirBuilder::new().mode(0o700).create(&aside).and_then(|()| {
         let directory = File::open(&aside)?;
-        rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
+        lock_alone(&directory)?;
         std::fs::rename(&aside, &path)?;
         Ok(Preparation { _lock: directory })
     });
     made.map_err(|source| SiteError::MakeDirectory { path, source })
+}
+
+/// Locks a directory for its only maker, without waiting.
+pub(crate) fn lock_alone(directory: &File) -> io::Result<()> {
+    let alone = lock::try_lock(directory, lock::Hold::Exclusive)?;
+    alone.then_some(()).ok_or_else(|| io::ErrorKind::ResourceBusy.into())
 }
 
 /// Removes the evidence of what was never written down.
@@ -261,7 +267,7 @@ pub(crate) fn forget_unless_written(site: &Site, incarnation: IncarnationId) {
 pub(crate) fn take_over(path: &Path) -> Option<Preparation> {
     // What cannot be looked at is better left lying.
     let directory = File::open(path).ok()?;
-    rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).ok()?;
+    lock_alone(&directory).ok()?;
     Some(Preparation { _lock: directory })
 }
 

@@ -1,12 +1,10 @@
 //! Locks on files, with a deadline. Held as open files: they end with their holder, however that dies.
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::{Errno, retry_on_intr};
+use outlast_machine::lock::{self, Hold};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// A lock that nobody else holds. Given up when dropped; its file stays, unless what it guards is gone for good
@@ -25,11 +23,11 @@ impl Lock {
     pub(crate) fn try_take(path: &Path) -> io::Result<Option<Self>> {
         for _ in 0..ATTEMPTS {
             let file = open(path)?;
-            match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
-                Ok(()) if is_at(&file, path) => return Ok(Some(Self { file })),
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Ok(None),
-                Err(errno) => return Err(errno.into()),
+            if !lock::try_lock(&file, Hold::Exclusive)? {
+                return Ok(None);
+            }
+            if is_at(&file, path) {
+                return Ok(Some(Self { file }));
             }
         }
         Err(io::Error::from(io::ErrorKind::ResourceBusy))
@@ -38,7 +36,7 @@ impl Lock {
     /// Whether somebody holds the lock, without making its file.
     pub(crate) fn is_held(path: &Path) -> bool {
         let Ok(file) = File::open(path) else { return false };
-        flock(&file, FlockOperation::NonBlockingLockExclusive).is_err()
+        !matches!(lock::try_lock(&file, Hold::Exclusive), Ok(true))
     }
 
     /// Gives the lock up and removes its file: what it guards is gone.
@@ -50,35 +48,16 @@ impl Lock {
     }
 
     /// Waits for the lock; `None` when `within` passes first.
-    ///
-    /// flock(2) knows no time limit, so a thread blocks in it. After the deadline it stays behind; should it
-    /// get the lock after all, it drops it at once.
     pub(crate) fn take(path: &Path, within: Duration) -> io::Result<Option<Self>> {
         let deadline = Instant::now() + within;
         for _ in 0..ATTEMPTS {
-            if let Some(lock) = Self::try_take(path)? {
-                return Ok(Some(lock));
-            }
-            let Some(lock) = Self::wait(path, deadline)? else { return Ok(None) };
-            if is_at(&lock.file, path) {
-                return Ok(Some(lock));
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            let Some(file) = lock::lock(open(path)?, Hold::Exclusive, remaining)? else { return Ok(None) };
+            if is_at(&file, path) {
+                return Ok(Some(Self { file }));
             }
         }
         Err(io::Error::from(io::ErrorKind::ResourceBusy))
-    }
-
-    fn wait(path: &Path, deadline: Instant) -> io::Result<Option<Self>> {
-        let file = open(path)?;
-        let (sender, receiver) = mpsc::sync_channel(1);
-        std::thread::Builder::new().name("lock".to_owned()).spawn(move || {
-            let taken = retry_on_intr(|| flock(&file, FlockOperation::LockExclusive));
-            // Nobody listens after the deadline: the file, and the lock with it, is dropped here.
-            let _ = sender.send(taken.map(|()| Self { file }));
-        })?;
-        match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(taken) => Ok(Some(taken?)),
-            Err(_) => Ok(None),
-        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use rustix::fs::{Access, StatVfs};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -109,6 +110,11 @@ pub fn disk_free(path: &Path) -> Result<u64, HostError> {
         |errno: rustix::io::Errno| HostError::FreeSpace { path: path.to_owned(), source: errno.into() };
     let StatVfs { f_bavail, f_frsize, .. } = rustix::fs::statvfs(path).map_err(failed)?;
     Ok(f_bavail.saturating_mul(f_frsize))
+}
+
+/// Bytes on disk of what has this metadata: files have holes.
+pub fn bytes_on_disk(metadata: &std::fs::Metadata) -> u64 {
+    metadata.blocks().saturating_mul(512)
 }
 
 /// CPUs that this process may use.

@@ -5,7 +5,7 @@
 //! `unsafe` of the host is in `sys`.
 //!
 //! Reading order: [`process`], [`cgroup`], [`namespace`], [`jail`], [`backend`], [`qemu`], [`console`], [`host`],
-//! [`digest`], [`image`], [`vmm_root`], [`disk`].
+//! [`digest`], [`lock`], [`image`], [`vmm_root`], [`disk`].
 
 pub mod backend;
 pub mod cgroup;
@@ -15,6 +15,7 @@ pub mod disk;
 pub mod host;
 pub mod image;
 pub mod jail;
+pub mod lock;
 pub mod namespace;
 pub mod process;
 pub mod qemu;

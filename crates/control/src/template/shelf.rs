@@ -4,13 +4,14 @@ use super::TemplateError;
 use super::key::key_of;
 use crate::lock::Lock;
 use crate::site::{owned_directory, private_directory};
+use outlast_machine::host;
 use outlast_machine::image::{Digest, Lease, LibraryError, Solitude, stamp};
 use outlast_model::IncarnationId;
 use outlast_wire::paths::Library;
 use outlast_wire::template::TemplateManifest;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -297,8 +298,9 @@ impl Shelf {
     /// Bytes on disk of one entry; memory files have holes.
     pub(super) fn bytes_of(&self, name: &str) -> u64 {
         let Ok(entries) = fs::read_dir(self.root.join(name)) else { return 0 };
-        let sizes =
-            entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|m| m.blocks().saturating_mul(512));
+        let sizes = entries
+            .filter_map(|entry| entry.ok()?.metadata().ok())
+            .map(|metadata| host::bytes_on_disk(&metadata));
         sizes.sum()
     }
 
@@ -332,6 +334,7 @@ mod tests {
     use super::super::key::tests::ingredients;
     use super::*;
     use outlast_wire::template::VERSION;
+    use std::os::unix::fs::MetadataExt as _;
 
     fn shelf() -> (tempfile::TempDir, Shelf, String) {
         let top = tempfile::tempdir().unwrap();

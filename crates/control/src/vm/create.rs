@@ -11,7 +11,7 @@ use super::error::VmError;
 use super::spec::Resolved;
 use crate::clock;
 use crate::error::Error;
-use crate::incarnation::take_over;
+use crate::incarnation::{lock_alone, take_over};
 use crate::request::{RequestError, check_disk, image_of_command};
 use crate::site::{Site, SiteError, check_places, home_directory, private_directory};
 use outlast_machine::disk::Wanted;
@@ -21,7 +21,6 @@ use outlast_machine::{disk, host};
 use outlast_model::{DiskSpec, Memory, VmId, VmName, VmSpec};
 use outlast_store::{NewVm, Store, StoreError, VmRow};
 use outlast_wire::paths::VmDirectory;
-use rustix::fs::FlockOperation;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -114,7 +113,7 @@ impl Making {
         // Not recursive: it must be new.
         let made = DirBuilder::new().mode(0o700).create(&aside).and_then(|()| {
             let lock = File::open(&aside)?;
-            rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+            lock_alone(&lock)?;
             Ok(lock)
         });
         let lock = made.map_err(|source| VmError::Keep { operation: "make", path: aside.clone(), source })?;

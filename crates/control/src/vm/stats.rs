@@ -4,11 +4,11 @@ use super::living::living;
 use crate::clock;
 use crate::error::Error;
 use crate::site::Site;
+use outlast_machine::host;
 use outlast_machine::process::{self, Process, Sighting};
 use outlast_store::IncarnationRow;
 use outlast_wire::identity::ProcessIdentity;
 use outlast_wire::vm_live_view::{DiskUse, ProcessUse, VmStatsView};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Clock ticks of /proc a second: USER_HZ, which is 100 on every architecture that outlast runs on.
@@ -80,7 +80,7 @@ fn cpu_ms(stat: &str) -> Option<u64> {
 
 fn disk_use(path: &Path, size: u64) -> Option<DiskUse> {
     let metadata = path.metadata().ok()?;
-    Some(DiskUse { size, host_bytes: metadata.blocks().saturating_mul(512) })
+    Some(DiskUse { size, host_bytes: host::bytes_on_disk(&metadata) })
 }
 
 #[cfg(test)]

@@ -12,15 +12,15 @@ mod tool;
 
 pub use error::DiskError;
 
-use crate::host;
 use crate::vmm_root::VmmRoot;
+use crate::{host, lock};
 use outlast_model::DiskFormat;
 use outlast_wire::intent::Scratch;
 use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, SeekFrom};
+use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags, SeekFrom};
 use rustix::io::Errno;
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use tool::Tool;
 
@@ -151,7 +151,7 @@ pub fn check(path: &Path, format: DiskFormat, bytes: u64) -> Result<Found, DiskE
     let metadata = File::from(file).metadata();
     let metadata =
         metadata.map_err(|source| DiskError::Io { operation: "look at", path: path.to_owned(), source })?;
-    Ok(Found { bytes, allocated: metadata.blocks().saturating_mul(512) })
+    Ok(Found { bytes, allocated: host::bytes_on_disk(&metadata) })
 }
 
 /// Opens the disk of a machine for its VMM.
@@ -233,13 +233,14 @@ fn check_space(path: &Path, wanted: Wanted) -> Result<(), DiskError> {
 
 /// The file that becomes the disk, for one maker alone.
 fn reserve(raw: &Path) -> Result<OwnedFd, DiskError> {
-    let failed =
-        |errno: Errno| DiskError::Io { operation: "make", path: raw.to_owned(), source: errno.into() };
+    let failed = |source: io::Error| DiskError::Io { operation: "make", path: raw.to_owned(), source };
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::open(raw, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => Err(DiskError::Busy { path: raw.to_owned() }),
-        locked => locked.map(|()| file).map_err(failed),
+    let file =
+        File::from(rustix::fs::open(raw, flags, Mode::RUSR | Mode::WUSR).map_err(|e| failed(e.into()))?);
+    match lock::try_lock(&file, lock::Hold::Exclusive) {
+        Ok(true) => Ok(file.into()),
+        Ok(false) => Err(DiskError::Busy { path: raw.to_owned() }),
+        Err(error) => Err(failed(error)),
     }
 }
 

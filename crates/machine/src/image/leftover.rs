@@ -8,6 +8,7 @@ use super::digest::Digest;
 use super::error::LibraryError;
 use super::shelf::{Shelf, Solitude};
 use super::{stamp, tree};
+use crate::host;
 use outlast_wire::image::Stamp;
 use outlast_wire::paths::Library;
 use std::fs;
@@ -202,7 +203,7 @@ fn age(time: SystemTime) -> Duration {
 /// Bytes on disk of what lies at the path and has no other name: images share kernels by links.
 fn own_bytes(path: &Path) -> u64 {
     let of_file = |metadata: &fs::Metadata| {
-        if metadata.is_file() && metadata.nlink() > 1 { 0 } else { metadata.blocks().saturating_mul(512) }
+        if metadata.is_file() && metadata.nlink() > 1 { 0 } else { host::bytes_on_disk(metadata) }
     };
     let Ok(metadata) = path.symlink_metadata() else { return 0 };
     let mut total = of_file(&metadata);

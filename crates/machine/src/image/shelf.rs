@@ -116,7 +116,7 @@ impl Solitude {
             Err(rustix::io::Errno::NOENT) => return Ok(None),
             opened => opened.map_err(LibraryError::sys("open", path))?,
         };
-        let alone = try_lock(&directory, Hold::Exclusive).map_err(LibraryError::sys("lock", path))?;
+        let alone = try_lock(&directory, Hold::Exclusive).map_err(LibraryError::io("lock", path))?;
         Ok((alone && is_still_at(&directory, path)).then_some(Self { _directory: directory }))
     }
 }
@@ -132,7 +132,7 @@ impl Shelf {
         tree::make_private_directory(&self.store())?;
         let path = self.root.join(format!(".lock-{name}"));
         let file = open_lock_file(&path)?;
-        let free = try_lock(&file, Hold::Exclusive).map_err(LibraryError::sys("lock", &path))?;
+        let free = try_lock(&file, Hold::Exclusive).map_err(LibraryError::io("lock", &path))?;
         let file = if free {
             file
         } else {
@@ -283,7 +283,7 @@ impl Shelf {
         let Some(path) = self.target(name)? else { return Ok(false) };
         if let Ok(directory) = open_directory(&path) {
             let others = self.names_of(&path)?.iter().any(|other| other != name);
-            let alone = try_lock(&directory, Hold::Exclusive).map_err(LibraryError::sys("lock", &path))?;
+            let alone = try_lock(&directory, Hold::Exclusive).map_err(LibraryError::io("lock", &path))?;
             let by = match (alone, is_visited(&path)) {
                 (false, _) => "a running VM or command",
                 (true, true) => "a running VM or command of another user",
@@ -315,7 +315,7 @@ impl Shelf {
             if let Some(name) = entry.strip_prefix(".making-") {
                 let lock_path = self.root.join(format!(".lock-{name}"));
                 let lock = open_lock_file(&lock_path)?;
-                if try_lock(&lock, Hold::Exclusive).map_err(LibraryError::sys("lock", &lock_path))? {
+                if try_lock(&lock, Hold::Exclusive).map_err(LibraryError::io("lock", &lock_path))? {
                     tree::remove(&path)?;
                 }
             } else if entry.starts_with(".removing-") || entry.starts_with(".link-") {
@@ -346,7 +346,7 @@ impl Shelf {
     fn drop_unnamed(&self) -> Result<(), LibraryError> {
         for path in self.unnamed()? {
             let Ok(directory) = open_directory(&path) else { continue };
-            let alone = try_lock(&directory, Hold::Exclusive).map_err(LibraryError::sys("lock", &path))?;
+            let alone = try_lock(&directory, Hold::Exclusive).map_err(LibraryError::io("lock", &path))?;
             if alone && !is_visited(&path) {
                 // The lock is held until the tree is gone: who waits for a lease then sees that it lost.
                 let leaving = self
@@ -453,7 +453,7 @@ fn visit(path: &Path) -> Result<Option<Lease>, LibraryError> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(LibraryError::io("open", &manifest)(error)),
     };
-    let _shared = try_lock(&file, Hold::Shared).map_err(LibraryError::sys("lock", &manifest))?;
+    let _shared = try_lock(&file, Hold::Shared).map_err(LibraryError::io("lock", &manifest))?;
     Ok(is_still_at(&file, &manifest).then(|| Lease(Arc::new(file))))
 }
 
