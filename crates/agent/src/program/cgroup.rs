@@ -328,13 +328,7 @@ impl Group {
         match self {
             Self::Cgroup(cgroup) => cgroup.kill(),
             #[cfg(test)]
-            Self::ProcessGroup(leader) => {
-                let kill = |pid| rustix::process::kill_process_group(pid, Signal::KILL);
-                match leader.get().map_or(Ok(()), kill) {
-                    Err(Errno::SRCH) => Ok(()),
-                    result => result.map_err(|source| CgroupError::File("process group", source)),
-                }
-            }
+            Self::ProcessGroup(leader) => signal_process_group(leader.get(), Signal::KILL),
         }
     }
 
@@ -343,13 +337,7 @@ impl Group {
         match self {
             Self::Cgroup(cgroup) => cgroup.ask_to_end(),
             #[cfg(test)]
-            Self::ProcessGroup(leader) => {
-                let ask = |pid| rustix::process::kill_process_group(pid, Signal::TERM);
-                match leader.get().map_or(Ok(()), ask) {
-                    Err(Errno::SRCH) => Ok(()),
-                    result => result.map_err(|source| CgroupError::File("process group", source)),
-                }
-            }
+            Self::ProcessGroup(leader) => signal_process_group(leader.get(), Signal::TERM),
         }
     }
 
@@ -389,6 +377,24 @@ impl Group {
             #[cfg(test)]
             Self::ProcessGroup(_) => {}
         }
+    }
+}
+
+/// A child is in the group of its parent until it has made one of its own: one that has not come so far is signalled
+/// itself. Only as long as it is our child, for then the number is still its own.
+#[cfg(test)]
+fn signal_process_group(leader: Option<Pid>, signal: Signal) -> Result<(), CgroupError> {
+    use rustix::process::{WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
+    let Some(leader) = leader else { return Ok(()) };
+    let is_ours =
+        || waitid(WaitId::Pid(leader), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT);
+    let signalled = match kill_process_group(leader, signal) {
+        Err(Errno::SRCH) if is_ours().is_ok() => kill_process(leader, signal),
+        result => result,
+    };
+    match signalled {
+        Err(Errno::SRCH) => Ok(()),
+        result => result.map_err(|source| CgroupError::File("process group", source)),
     }
 }
 
