@@ -75,6 +75,10 @@ id!(
     VmId
 );
 id!(
+    /// Names one snapshot of a VM for ever: its name may be given to another.
+    SnapshotId
+);
+id!(
     /// Names one boot or clone; every host resource of it carries this name.
     IncarnationId
 );

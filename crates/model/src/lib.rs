@@ -29,7 +29,7 @@ pub mod workload;
 pub use certificate::{Certificate, ClockInterval};
 pub use death::DeathCause;
 pub use hold::{Edge, Hold};
-pub use id::{IncarnationId, StoreId, VmId, WorkloadId};
+pub use id::{IncarnationId, SnapshotId, StoreId, VmId, WorkloadId};
 pub use incarnation::IncarnationState;
 pub use outcome::{Killer, Outcome};
 pub use place::{LauncherStep, Place, RunPhase};

@@ -36,6 +36,8 @@ pub const DISK_MOST: Memory = mib(16 * 1024 * 1024);
 pub const NAME_BYTES: usize = 63;
 /// A file that describes a VM may be this large.
 pub const VM_FILE_BYTES: u64 = 64 * 1024;
+/// The manifest of a snapshot may be this large.
+pub const SNAPSHOT_MANIFEST_BYTES: usize = 64 * 1024;
 /// Free space that must be left on the disk of the home before a workload is accepted.
 pub const DISK_RESERVE: u64 = 64 * 1024 * 1024;
 /// A program whose output would leave less than this on that disk is ended: its outcome must still fit.

@@ -39,6 +39,10 @@ pub const OUTPUTS: Duration = Duration::from_secs(60);
 pub const CONTROL: Duration = Duration::from_secs(2);
 /// A probe of the guest is answered within this, or is answered with that it was not.
 pub const PROBE: Duration = Duration::from_secs(10);
+/// Writing or reading the whole state of a machine, whatever its size: the rest of it counts by [`of_state`].
+pub const STATE: Duration = Duration::from_secs(60);
+/// A disk of the host that is slower than this, in bytes a second, is taken for one that stands still.
+pub const STATE_RATE: u64 = 16 * 1024 * 1024;
 /// What a VM's loop is asked by a client it answers within this, a certification after a pause included.
 pub const VM_REQUEST: Duration = Duration::from_secs(BOOT.as_secs() + 5);
 /// The rungs of the shutdown ladder: agent, VMM, TERM, KILL.
@@ -67,6 +71,11 @@ pub const LADDER: Duration =
 /// own heart beats; then it is killed.
 pub const DYING: Duration = Duration::from_secs(60);
 
+/// How long writing or reading so many bytes of a machine's state (memory, disk) may take.
+pub const fn of_state(bytes: u64) -> Duration {
+    Duration::from_secs(STATE.as_secs() + bytes / STATE_RATE)
+}
+
 const _: () = {
     assert!(MONITOR.as_millis() < BOOT.as_millis());
     // Who waits for the outer one is told what the inner one came to.
@@ -77,6 +86,7 @@ const _: () = {
     assert!(3 * HEARTBEAT.as_millis() < HEARTBEAT_LOST.as_millis());
     assert!(HANG_UP.as_millis() + LAST_WORDS.as_millis() < DEATH.as_millis());
     assert!(CONTROL.as_millis() < HEARTBEAT_LOST.as_millis());
+    assert!(PROBE.as_millis() < STATE.as_millis());
     assert!(PROBE.as_millis() < AGENT_REQUEST.as_millis());
     assert!(DEATH.as_millis() >= RUNG_KILL.as_millis());
     assert!(

@@ -212,7 +212,7 @@ fn spec(columns: &Columns<'_, '_>) -> Result<WorkloadSpec, Fault> {
 pub(crate) fn incarnation(row: &Row<'_>) -> Result<IncarnationRow, Fault> {
     let columns = Columns::new(row, "incarnation", "id");
     let started_from: Option<String> = columns.get("started_from")?;
-    let unknown = || columns.bad("started_from", "neither clone nor boot");
+    let unknown = || columns.bad("started_from", "neither clone nor boot nor restore");
     Ok(IncarnationRow {
         id: columns.parsed("id")?,
         workload: columns.parsed_or_null("workload")?,

@@ -13,7 +13,7 @@ use crate::audit::chain::{Entry, append};
 use crate::decode::{encoded, stored, word};
 use crate::error::{ClaimError, Fault, StoreError};
 use crate::event::{EventKind, Subject};
-use crate::request::{KillNote, Owner, Publication};
+use crate::request::{KillNote, Owner, Publication, StartedFrom};
 use crate::sql;
 use crate::standing::{Standing, WorkloadStanding, identity};
 use crate::store::Store;
@@ -88,7 +88,8 @@ impl Store {
     }
 
     /// Says that the incarnation is certified and its workload runs. Written before the program is sent, so
-    /// that a workload which was not published has certainly not run.
+    /// that a workload which was not published has certainly not run. A VM that was restored has the restored disk from
+    /// then on, and until then the one it had.
     ///
     /// # Errors
     /// [`StoreError::NotOwner`] unless `who` owns the incarnation; [`StoreError::IllegalIncarnation`] unless it
@@ -130,7 +131,10 @@ impl Store {
                 step_workload(transaction, workload, WorkloadEvent::Published)?;
             }
             if let Some(vm) = &standing.vm {
-                vm.step(transaction, VmEvent::Published, *unix_ns)?;
+                let state = vm.step(transaction, VmEvent::Published, *unix_ns)?;
+                if *started_from == StartedFrom::Restore {
+                    vm.take_disk(transaction, state, id)?;
+                }
             }
             self.tell(transaction, *unix_ns, EventKind::IncarnationRunning, id, body)
         })

@@ -56,17 +56,20 @@ pub enum StartedFrom {
     Clone,
     /// It booted cold.
     Boot,
+    /// It went on from a snapshot of its VM.
+    Restore,
 }
 
 impl StartedFrom {
-    /// Both.
-    pub const ALL: &[Self] = &[Self::Clone, Self::Boot];
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Clone, Self::Boot, Self::Restore];
 
     /// The word stored and shown.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Clone => "clone",
             Self::Boot => "boot",
+            Self::Restore => "restore",
         }
     }
 

@@ -21,6 +21,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001-runs.sql"),
     include_str!("../migrations/0002-vms.sql"),
     include_str!("../migrations/0003-kept-disks.sql"),
+    include_str!("../migrations/0004-restored-disks.sql"),
 ];
 
 /// The version a list of migrations leads to.

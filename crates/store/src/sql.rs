@@ -44,7 +44,7 @@ macro_rules! incarnation_joins {
 macro_rules! vm_columns {
     () => {
         "SELECT v.id, v.name, v.spec, v.origins, v.state, v.created_unix_ns, v.changed_unix_ns, \
-                v.stop_requested_unix_ns, v.removal_requested_unix_ns, v.keep_disks, v.removed_unix_ns, \
+                v.stop_requested_unix_ns, v.removal_requested_unix_ns, v.keep_disks, v.disk_of, v.removed_unix_ns, \
                 i.id AS incarnation, \
                 i.runner_pid, i.runner_start_time, i.runner_boot_id, i.runner_pid_namespace, i.runner_observer, \
                 i.failed_step, i.failed_cause, i.death \
@@ -133,6 +133,8 @@ statements! {
     STEP_VM = "UPDATE vms SET state = ?3, changed_unix_ns = ?4 WHERE number = ?1 AND state = ?2";
     START_VM = "UPDATE vms SET state = ?3, changed_unix_ns = ?4, incarnation = ?5, stop_requested_unix_ns = NULL \
                 WHERE number = ?1 AND state = ?2 AND removal_requested_unix_ns IS NULL";
+    /// Whoever restores a VM's disk lives for it, and so nobody else does.
+    TAKE_DISK = "UPDATE vms SET disk_of = ?3 WHERE number = ?1 AND state = ?2";
     NOTE_STOP = "UPDATE vms SET state = ?3, changed_unix_ns = ?4, stop_requested_unix_ns = ?4 \
                  WHERE number = ?1 AND state = ?2";
     NOTE_REMOVAL = "UPDATE vms SET removal_requested_unix_ns = ?2, keep_disks = ?3 \

@@ -8,7 +8,7 @@
 //! A running runner survives an upgrade of the command line: both sides say their generation first, and a
 //! client speaks the older one's. Unknown requests are answered, not hung up on.
 //!
-//! Generation 2 is what runners of VMs speak. A connection on which a program was started in the guest
+//! Generation 3 takes snapshots of VMs. Generation 2 is what runners of VMs speak. A connection on which a program was started in the guest
 //! ([`Request::Exec`]) is that program's from then on: its input, its signals and the size of its terminal go up and are
 //! not answered one by one, and [`Answer::ExecEnded`] comes once, when it is over. What the program writes never comes
 //! this way: the runner appends it to the log that [`Answer::ExecStarted`] names, and the client follows that, so that
@@ -24,9 +24,11 @@ use std::path::PathBuf;
 /// Longest JSON text in a frame, in bytes.
 pub const MAX_FRAME: usize = 1024 * 1024;
 /// The generation spoken by this build.
-pub const GENERATION: u32 = 2;
+pub const GENERATION: u32 = 3;
 /// The oldest generation whose runners do what is asked of VMs.
 pub const GENERATION_OF_VMS: u32 = 2;
+/// The oldest generation whose runners take snapshots.
+pub const GENERATION_OF_SNAPSHOTS: u32 = 3;
 /// So much input for a program at most in one request, in bytes: its text fits a frame.
 pub const STDIN_CHUNK: usize = 256 * 1024;
 
@@ -62,6 +64,14 @@ pub enum Request {
     Pause,
     /// Let them run again; answered once the guest is certified anew.
     Resume,
+    /// Write the VM's devices, memory and disk into a directory. Answered by [`Answer::Snapshotted`] when they are synced
+    /// there and the VM is what it was before, running and certified anew or paused; within
+    /// [`outlast_model::timeout::of_state`] of the machine's memory and its disk's allocated bytes, and
+    /// [`outlast_model::timeout::VM_REQUEST`]. Refused, the VM goes on as well, and what is in the directory is nothing.
+    Snapshot {
+        /// It exists, is absolute, nobody else's, and empty ([`crate::paths::VmDirectory::new_snapshot`]).
+        directory: PathBuf,
+    },
     /// Pass a command on to the VMM's monitor.
     Monitor {
         /// A QMP command: its name, or the whole JSON object.
@@ -177,6 +187,15 @@ pub enum Answer {
         /// How many programs run in it that were asked for here.
         execs: u32,
     },
+    /// The snapshot's files are there, synced. Nobody has named or hashed them yet.
+    Snapshotted {
+        /// For so long the vCPUs stood still because of it, in microseconds; zero when the VM was paused.
+        paused_us: u64,
+        /// The length of the devices and the memory, in bytes.
+        machine_bytes: u64,
+        /// The length of the disk's file, in bytes; holes count.
+        disk_bytes: u64,
+    },
     /// What the VMM's monitor said.
     Monitor {
         /// Its answer, or its error, as it came.
@@ -240,6 +259,7 @@ mod tests {
             Request::Stop { force: false, timeout_ms: 10_000 },
             Request::Pause,
             Request::Resume,
+            Request::Snapshot { directory: "/h/vms/v/snapshots/.new-s".into() },
             Request::Monitor { command: "query-status".to_owned() },
             Request::Exec(exec()),
             Request::Stdin { exec: 1, data: b"ls\n".to_vec(), last: false },
@@ -261,6 +281,7 @@ mod tests {
                 vmm: None,
                 execs: 2,
             },
+            Answer::Snapshotted { paused_us: 7, machine_bytes: 1, disk_bytes: 2 },
             Answer::Monitor { said: serde_json::json!({ "return": {} }) },
             Answer::ExecStarted { exec: 1, log: "/e/exec-1.log".into() },
             Answer::ExecOutput { exec: 1, log_bytes: 98 },

@@ -195,4 +195,24 @@ pub enum Start {
         /// Its key.
         key: String,
     },
+    /// A VM goes on from one of its snapshots: devices, memory and disk. One that fails is no boot, but a failed start.
+    Restore {
+        /// The snapshot's id.
+        snapshot: String,
+        /// Its name.
+        name: String,
+        /// Its directory ([`crate::paths::SnapshotDirectory`]). Its disk is copied to the machine's, which does not exist
+        /// yet.
+        directory: PathBuf,
+    },
+}
+
+impl Start {
+    /// The name of the snapshot that is restored.
+    pub fn restored_from(&self) -> Option<&str> {
+        match self {
+            Self::Restore { name, .. } => Some(name),
+            Self::Boot | Self::Clone { .. } => None,
+        }
+    }
 }

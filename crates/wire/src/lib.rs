@@ -5,7 +5,7 @@
 //! policy is decided here.
 //!
 //! Reading order: [`paths`], [`identity`], [`intent`], [`guest`], [`control`], [`journal`],
-//! [`output_log`], [`record`], [`vm`], [`image`], [`template`], [`canary`], [`view`], [`vm_view`], [`vm_live_view`], [`exit_code`];
+//! [`output_log`], [`record`], [`vm`], [`image`], [`template`], [`snapshot`], [`canary`], [`view`], [`vm_view`], [`vm_live_view`], [`exit_code`];
 //! `base64` is how bytes travel in JSON.
 
 mod base64;
@@ -20,6 +20,7 @@ pub mod journal;
 pub mod output_log;
 pub mod paths;
 pub mod record;
+pub mod snapshot;
 pub mod template;
 pub mod view;
 pub mod vm;

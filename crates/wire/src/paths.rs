@@ -9,7 +9,10 @@
 //!       input/files/ input/stdin         what the program gets; gone at the end
 //!       outputs/                         what the program handed back
 //!       hold                             exists while the runner is held; removing it releases the runner
-//!   HOME/vms/VM/                         what a VM keeps: disk snapshots/NAME/
+//!   HOME/vms/VM/                         what a VM keeps
+//!       disk | disk-INC                  its disk: the one it was made with, or the one that INC restored
+//!       snapshots/NAME/                  machine disk manifest.json
+//!       snapshots/.new-SNAPSHOT/         one that is being taken
 //!   RUN/INC/                             sockets and heartbeat, gone with the incarnation
 //!   LIBRARY/images kernels lean boot vmm templates canary verified
 //! ```
@@ -17,7 +20,7 @@
 //! Images and VMM roots are also looked for in libraries that are only read: the host's, which root has built. What holds
 //! a guest's memory, or somebody's secrets, is in the owner's library alone.
 
-use outlast_model::{IncarnationId, SnapshotName, VmId};
+use outlast_model::{IncarnationId, SnapshotId, SnapshotName, VmId};
 use std::path::{Path, PathBuf};
 
 /// The superuser's home.
@@ -169,19 +172,59 @@ impl Evidence {
 directory!(
     /// What a VM keeps.
     VmDirectory {
-        /// Its disk.
+        /// The disk it was made with.
         disk = "disk",
         /// Its snapshots, by name.
         snapshots = "snapshots",
     }
 );
 
+/// Before the incarnation in the name of a disk that was restored.
+const RESTORED_DISK: &str = "disk-";
+/// Before the id in the name of a snapshot that is being taken. No snapshot's name begins with a dot.
+const NEW_SNAPSHOT: &str = ".new-";
+
 impl VmDirectory {
+    /// Its disk: the one that this incarnation restored, or the one it was made with.
+    pub fn disk_of(&self, restored_by: Option<IncarnationId>) -> PathBuf {
+        restored_by.map_or_else(|| self.disk(), |id| self.0.join(format!("{RESTORED_DISK}{id}")))
+    }
+
+    /// Which disk a file of this name is: `Some(None)` the one it was made with, `Some(Some(…))` one that was restored.
+    pub fn disk_named(name: &str) -> Option<Option<IncarnationId>> {
+        match name.strip_prefix(RESTORED_DISK) {
+            Some(id) => id.parse().ok().map(Some),
+            None => (name == "disk").then_some(None),
+        }
+    }
+
     /// One of its snapshots.
-    pub fn snapshot(&self, name: &SnapshotName) -> PathBuf {
-        self.snapshots().join(name.as_str())
+    pub fn snapshot(&self, name: &SnapshotName) -> SnapshotDirectory {
+        SnapshotDirectory::at(self.snapshots().join(name.as_str()))
+    }
+
+    /// A snapshot that is being taken, before it has its name.
+    pub fn new_snapshot(&self, id: SnapshotId) -> SnapshotDirectory {
+        SnapshotDirectory::at(self.snapshots().join(format!("{NEW_SNAPSHOT}{id}")))
+    }
+
+    /// Whose directory this name is, if it is that of a snapshot that is being taken.
+    pub fn new_snapshot_named(name: &str) -> Option<SnapshotId> {
+        name.strip_prefix(NEW_SNAPSHOT)?.parse().ok()
     }
 }
+
+directory!(
+    /// One snapshot of a VM.
+    SnapshotDirectory {
+        /// Its devices and its memory, as its VMM writes them.
+        machine = "machine",
+        /// Its disk.
+        disk = "disk",
+        /// What it is ([`crate::snapshot`]); written last.
+        manifest = "manifest.json",
+    }
+);
 
 directory!(
     /// The run directory of one incarnation.
@@ -218,3 +261,28 @@ directory!(
         verified = "verified",
     }
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_in_a_vms_directory_is_told_by_its_name() {
+        let directory = VmDirectory::at("/h/vms/v".into());
+        let id = IncarnationId::from_parts(1, 2);
+        for disk in [None, Some(id)] {
+            let path = directory.disk_of(disk);
+            let name = path.file_name().unwrap().to_str().unwrap();
+            assert_eq!(VmDirectory::disk_named(name), Some(disk));
+        }
+        for other in ["disk-", "disk-x", "diskette", "snapshots", ".disk.new"] {
+            assert_eq!(VmDirectory::disk_named(other), None, "{other}");
+        }
+        let snapshot = SnapshotId::from_parts(3, 4);
+        let path = directory.new_snapshot(snapshot);
+        let name = path.path().file_name().unwrap().to_str().unwrap();
+        assert_eq!(VmDirectory::new_snapshot_named(name), Some(snapshot));
+        assert_eq!(VmDirectory::new_snapshot_named("before-upgrade"), None);
+        assert!(name.parse::<SnapshotName>().is_err(), "nobody can name one so");
+    }
+}

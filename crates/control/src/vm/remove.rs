@@ -17,7 +17,7 @@ use outlast_wire::paths::VmDirectory;
 use outlast_wire::vm_view::VmRemovedView;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// So many of its incarnations are looked at for what they left; older ones were looked at by all that came after.
 const LOOKED_AT: u32 = 16;
@@ -46,7 +46,7 @@ pub fn remove(site: &Site, name: &str, removal: Removal) -> Result<VmRemovedView
     let of_disks = match request(site, &vm, of_living, asked)? {
         RemovalNote::Noted => asked,
         RemovalNote::AlreadyNoted { of_disks: OfDisks::Remove } if removal.keep_disks => {
-            return Err(VmError::DiskGoes { name: vm.name.to_string(), disk: directory.disk() }.into());
+            return Err(VmError::DiskGoes { name: vm.name.to_string(), disk: disk_of(site, &vm)? }.into());
         }
         RemovalNote::AlreadyNoted { of_disks } => of_disks,
         RemovalNote::Living { state, .. } => return Err(lives(&vm, state).into()),
@@ -55,7 +55,7 @@ pub fn remove(site: &Site, name: &str, removal: Removal) -> Result<VmRemovedView
         end(site, &vm, removal.stop.unwrap_or_default())?;
         check_nothing_left(site, &vm)?;
         match of_disks {
-            OfDisks::Remove => remove_directory(&vm.name, &directory)?,
+            OfDisks::Remove => remove_directory(&vm.name, &directory, &disk_of(site, &vm)?)?,
             OfDisks::Keep => {}
         }
         match site.store()?.finish_removal(vm.id, clock::unix_ns())? {
@@ -64,8 +64,17 @@ pub fn remove(site: &Site, name: &str, removal: Removal) -> Result<VmRemovedView
             RemovalEnd::Living { .. } => {}
         }
     }
-    let kept = (of_disks == OfDisks::Keep).then(|| directory.disk().display().to_string());
+    let kept = match of_disks {
+        OfDisks::Keep => Some(disk_of(site, &vm)?.display().to_string()),
+        OfDisks::Remove => None,
+    };
     Ok(VmRemovedView { id: vm.id.to_string(), removed: vm.name.to_string(), kept })
+}
+
+/// Where its disk is, as its row says by now.
+fn disk_of(site: &Site, vm: &VmRow) -> Result<PathBuf, Error> {
+    let vm = super::find::reread(site, vm.id)?;
+    Ok(site.places().vm(vm.id).disk_of(vm.disk_of))
 }
 
 fn request(site: &Site, vm: &VmRow, of_living: OfLiving, of_disks: OfDisks) -> Result<RemovalNote, Error> {
@@ -110,11 +119,11 @@ fn check_nothing_left(site: &Site, vm: &VmRow) -> Result<(), Error> {
 }
 
 /// The disk goes last of what lies in there.
-fn remove_directory(name: &VmName, directory: &VmDirectory) -> Result<(), VmError> {
+fn remove_directory(name: &VmName, directory: &VmDirectory, disk: &Path) -> Result<(), VmError> {
     let failed = |path: &Path, source| VmError::Keep { operation: "remove", path: path.to_owned(), source };
-    let (snapshots, disk, path) = (directory.snapshots(), directory.disk(), directory.path());
+    let (snapshots, path) = (directory.snapshots(), directory.path());
     unless_gone(std::fs::remove_dir_all(&snapshots)).map_err(|error| failed(&snapshots, error))?;
-    disk::remove(&disk).map_err(|source| VmError::Disk { name: name.to_string(), source })?;
+    disk::remove(disk).map_err(|source| VmError::Disk { name: name.to_string(), source })?;
     unless_gone(std::fs::remove_dir_all(path)).map_err(|error| failed(path, error))?;
     // Order matters: the row may go only when the name is off the disk for good.
     let synced =
@@ -188,11 +197,11 @@ mod tests {
     fn what_a_vm_keeps_is_removed_whole_and_twice() {
         let top = tempfile::tempdir().unwrap();
         let directory = VmDirectory::at(top.path().join("vms/01"));
-        std::fs::create_dir_all(directory.snapshots().join("one")).unwrap();
+        std::fs::create_dir_all(directory.snapshot(&"one".parse().unwrap()).path()).unwrap();
         std::fs::write(directory.disk(), "x").unwrap();
         let name = "web".parse().unwrap();
-        remove_directory(&name, &directory).unwrap();
+        remove_directory(&name, &directory, &directory.disk()).unwrap();
         assert!(!directory.path().exists());
-        remove_directory(&name, &directory).unwrap();
+        remove_directory(&name, &directory, &directory.disk()).unwrap();
     }
 }

@@ -101,7 +101,7 @@ fn ready(
     let libraries = site.places().libraries();
     let bootable = Bootable::choose(&libraries, image_of_command(&libraries, spec.image())?)?;
     check_disk(site.places().home(), 0)?;
-    let path = site.places().vm(vm.id).disk();
+    let path = site.places().vm(vm.id).disk_of(vm.disk_of);
     disk::check(&path, spec.disk().format(), spec.disk().size().bytes())
         .map_err(|source| VmError::Disk { name: vm.name.to_string(), source })?;
     let ground = Ground::open(site, bootable)?;

@@ -23,7 +23,7 @@ pub fn stats(site: &Site, name: &str) -> Result<VmStatsView, Error> {
     let row = &living.row;
     let since = row.running_unix_ns.unwrap_or(row.created_unix_ns);
     let spec = &living.vm.spec;
-    let disk = site.places().vm(living.vm.id).disk();
+    let disk = site.places().vm(living.vm.id).disk_of(living.vm.disk_of);
     Ok(VmStatsView {
         id: living.vm.id.to_string(),
         name: living.name(),

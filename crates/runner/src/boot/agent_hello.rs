@@ -17,11 +17,11 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
     let link = core.link.insert(Link::new(stream).probed(probes));
     let hello = match core.intent.start {
         Start::Boot => link.hello().await,
-        Start::Clone { .. } => {
+        Start::Clone { .. } | Start::Restore { .. } => {
             let answered = tokio::time::timeout(timeout::AGENT_REQUEST, link.hello()).await;
             answered.map_err(|_| {
                 Stumble::Failed(format!(
-                    "the clone's agent was silent for {} s",
+                    "the agent that went on was silent for {} s",
                     timeout::AGENT_REQUEST.as_secs()
                 ))
             })?

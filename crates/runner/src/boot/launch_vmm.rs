@@ -14,6 +14,7 @@ use outlast_machine::jail::{self, Identity};
 use outlast_machine::process::{self, Process};
 use outlast_model::timeout;
 use outlast_wire::intent::{Purpose, Start};
+use outlast_wire::paths::SnapshotDirectory;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
         memory: memory(&core.intent.purpose, &core.intent.start),
         incoming: match &core.intent.start {
             Start::Clone { template, .. } => Some(template.join(STATE)),
+            Start::Restore { directory, .. } => Some(SnapshotDirectory::at(directory.clone()).machine()),
             Start::Boot => None,
         },
         run_directory: core.run_directory.clone(),
@@ -90,9 +92,10 @@ fn memory(purpose: &Purpose, start: &Start) -> MemoryBacking {
     match (purpose, start) {
         (Purpose::Template { directory, .. }, _) => MemoryBacking::SharedFile(directory.join(MEMORY)),
         (_, Start::Clone { template, .. }) => MemoryBacking::PrivateFile(template.join(MEMORY)),
-        (Purpose::Workload { .. } | Purpose::Vm { .. } | Purpose::Canary, Start::Boot) => {
-            MemoryBacking::Anonymous
-        }
+        (
+            Purpose::Workload { .. } | Purpose::Vm { .. } | Purpose::Canary,
+            Start::Boot | Start::Restore { .. },
+        ) => MemoryBacking::Anonymous,
     }
 }
 

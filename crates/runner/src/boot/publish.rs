@@ -17,6 +17,7 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
         started_from: match core.intent.start {
             Start::Clone { .. } => StartedFrom::Clone,
             Start::Boot => StartedFrom::Boot,
+            Start::Restore { .. } => StartedFrom::Restore,
         },
         fell_back: core.fell_back.clone().or_else(|| core.intent.fell_back.clone()),
         vmm: vmm.process().identity().clone(),

@@ -13,7 +13,7 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
     core.guest_started = Some(Instant::now());
     let started = match core.intent.start {
         Start::Boot => vmm.boot().await,
-        Start::Clone { .. } => vmm.restore().await,
+        Start::Clone { .. } | Start::Restore { .. } => vmm.restore().await,
     };
     let Err(error) = started else { return Ok(()) };
     let is_dead = matches!(vmm.process().wait_dead(Duration::ZERO), Ok(true));

@@ -5,8 +5,8 @@ use crate::testing::{
     publication, run_vm, vm_id, vm_name,
 };
 use crate::{
-    EventKind, NewIncarnation, OfDisks, OfLiving, Owner, RemovalEnd, RemovalNote, StartNote, StopNote, Store,
-    StoreError, Subject, VmPage, VmRow,
+    EventKind, NewIncarnation, OfDisks, OfLiving, Owner, Publication, RemovalEnd, RemovalNote, StartNote,
+    StartedFrom, StopNote, Store, StoreError, Subject, VmPage, VmRow,
 };
 use outlast_model::{IncarnationState, VmState};
 use outlast_wire::record::FailedStart;
@@ -103,6 +103,32 @@ fn a_start_that_failed_says_where_and_the_next_one_works() {
     let newest_first: Vec<_> = store.incarnations_of(vm_id(1), 9).unwrap().iter().map(|row| row.id).collect();
     assert_eq!(newest_first, [incarnation_id(11), incarnation_id(10)]);
     assert_eq!(store.incarnations_of(vm_id(1), 1).unwrap().len(), 1);
+}
+
+/// The disk is the one it had until the restored machine runs, and the restored one from the same commit on.
+#[test]
+fn a_restored_disk_is_the_vms_from_its_publication_on_and_not_before() {
+    let scratch = Scratch::new();
+    let store = started(&scratch);
+    let restored = || Publication { started_from: StartedFrom::Restore, ..publication() };
+    let who = process(5);
+    store.claim(incarnation_id(10), &who, 2_000).unwrap();
+    store.end(incarnation_id(10), &Owner::Runner(&who), &failed_end()).unwrap();
+    assert_eq!(row(&store, 1).disk_of, None, "a restore that failed has changed nothing");
+    for (incarnation, publication, disk_of) in [
+        (11, restored(), Some(incarnation_id(11))),
+        (12, publication(), Some(incarnation_id(11))),
+        (13, restored(), Some(incarnation_id(13))),
+    ] {
+        let id = incarnation_id(incarnation);
+        assert_eq!(store.start_vm(&new_vm_start(1, incarnation)).unwrap(), StartNote::New);
+        store.claim(id, &who, 2_000).unwrap();
+        store.publish(id, &who, &publication).unwrap();
+        assert_eq!(row(&store, 1).disk_of, disk_of, "incarnation {incarnation}");
+        assert_eq!(store.incarnation(id).unwrap().unwrap().started_from, Some(publication.started_from));
+        store.end(id, &Owner::Runner(&who), &end_with(None)).unwrap();
+    }
+    assert_eq!(row(&store, 1).disk_of, Some(incarnation_id(13)), "and it stays");
 }
 
 /// A start that nobody came for is ended by whoever looks, and is a failed start like any other.

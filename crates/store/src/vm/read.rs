@@ -70,6 +70,7 @@ fn vm(row: &Row<'_>) -> Result<VmRow, Fault> {
         changed_unix_ns: columns.number("changed_unix_ns")?,
         stop_requested_unix_ns: columns.number_or_null("stop_requested_unix_ns")?,
         removal_requested_unix_ns: columns.number_or_null("removal_requested_unix_ns")?,
+        disk_of: columns.parsed_or_null("disk_of")?,
         of_disks: columns.of_disks("keep_disks")?,
         removed_unix_ns: columns.number_or_null("removed_unix_ns")?,
         incarnation: columns.parsed_or_null("incarnation")?,

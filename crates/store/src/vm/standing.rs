@@ -83,6 +83,17 @@ impl VmRecord {
         Ok(next)
     }
 
+    /// Makes the disk that an incarnation of it has restored its own. Its state is that after the publication.
+    pub(crate) fn take_disk(
+        &self,
+        transaction: &Transaction<'_>,
+        state: VmState,
+        restored_by: IncarnationId,
+    ) -> Result<(), Fault> {
+        let values = params![self.number, state.name(), restored_by.to_string()];
+        self.must_have_changed(transaction.prepare_cached(sql::TAKE_DISK)?.execute(values)?)
+    }
+
     /// The row was read under the same write lock, so it is still there, in that state.
     pub(crate) fn must_have_changed(&self, changed: usize) -> Result<(), Fault> {
         if changed == 1 { Ok(()) } else { Err(StoreError::NoVm { id: self.id }.into()) }

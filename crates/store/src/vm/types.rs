@@ -150,6 +150,9 @@ pub struct VmRow {
     pub stop_requested_unix_ns: Option<u64>,
     /// When somebody first asked for its removal, likewise.
     pub removal_requested_unix_ns: Option<u64>,
+    /// The incarnation that restored its disk from a snapshot; none has when it is the one it was made with. Its file is
+    /// [`outlast_wire::paths::VmDirectory::disk_of`] it.
+    pub disk_of: Option<IncarnationId>,
     /// What its removal does with its disk; it means nothing until one is asked for.
     pub of_disks: OfDisks,
     /// When it was removed, likewise.
