@@ -246,6 +246,7 @@ fn boot_canary(site: &Site, ground: &Ground) -> Result<IncarnationRow, Error> {
         start: Start::Boot,
         boot_timeout: timeout::CANARY,
         fell_back: None,
+        ingredients: None,
     };
     incarnation::live_through(site, incarnation::new_id()?, made, &ground.locks(), timeout::CANARY)
 }

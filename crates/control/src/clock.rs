@@ -1,6 +1,6 @@
 //! Time and randomness of this host, read here and handed on as values: nothing else in this crate asks for them.
 
-use outlast_model::{IncarnationId, VmId, WorkloadId};
+use outlast_model::{IncarnationId, SnapshotId, VmId, WorkloadId};
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::time::{ClockId, clock_gettime};
 use std::io;
@@ -41,6 +41,14 @@ pub(crate) fn new_incarnation_id() -> io::Result<IncarnationId> {
 /// The kernel gives no random bytes.
 pub(crate) fn new_vm_id() -> io::Result<VmId> {
     Ok(VmId::from_parts(unix_ns() / 1_000_000, random_bits()?))
+}
+
+/// An id for a new snapshot.
+///
+/// # Errors
+/// The kernel gives no random bytes.
+pub(crate) fn new_snapshot_id() -> io::Result<SnapshotId> {
+    Ok(SnapshotId::from_parts(unix_ns() / 1_000_000, random_bits()?))
 }
 
 fn random_bits() -> io::Result<u128> {

@@ -181,6 +181,8 @@ pub(crate) struct Made {
     pub(crate) boot_timeout: Duration,
     /// Why it boots cold although a template was wanted.
     pub(crate) fell_back: Option<String>,
+    /// What a VM's machine is made of.
+    pub(crate) ingredients: Option<TemplateIngredients>,
 }
 
 impl Made {
@@ -194,6 +196,7 @@ impl Made {
             boot_timeout_ms: u64::try_from(self.boot_timeout.as_millis()).unwrap_or(u64::MAX),
             hold: hold.map(|hold| hold.to_string()),
             fell_back: self.fell_back,
+            ingredients: self.ingredients.map(Box::new),
             requested_unix_ns,
             requested_boot_id: process::boot_id().ok(),
             requested_monotonic_ns: u64::try_from(clock::since_boot().as_nanos()).ok(),

@@ -15,6 +15,16 @@ pub enum Notice<'a> {
         /// The image.
         image: &'a str,
     },
+    /// A VM stands still while its memory and its disk are written down.
+    TakingSnapshot {
+        /// The VM.
+        vm: &'a str,
+    },
+    /// Every byte of a snapshot is read.
+    HashingSnapshot {
+        /// The VM.
+        vm: &'a str,
+    },
     /// What was worked on is done; what comes next is fast.
     Done,
     /// Something abnormal, by which nothing was lost.

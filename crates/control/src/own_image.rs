@@ -106,6 +106,7 @@ fn try_boot(site: &Site, image: &Image, notify: Notify<'_>) -> Result<(), Error>
         start: Start::Boot,
         boot_timeout: timeout::BOOT,
         fell_back: None,
+        ingredients: None,
     };
     let row = incarnation::live_through(site, id, made, &ground.locks(), timeout::BOOT)?;
     let came_up = row.running_unix_ns.is_some()

@@ -75,7 +75,7 @@ pub fn run(site: &Site, request: RunRequest, notify: Notify<'_>) -> Result<Accep
     let stdin = checked.request.stdin != Stdin::Nothing;
     let program = wire_program(&checked.spec, ground.image().manifest().runtime(), stdin);
     let purpose = Purpose::Workload { workload: id.to_string(), program, outputs: checked.request.outputs };
-    let made = Made { purpose, machine, start, boot_timeout: timeout::BOOT, fell_back };
+    let made = Made { purpose, machine, start, boot_timeout: timeout::BOOT, fell_back, ingredients: None };
     let preparation = incarnation::make_evidence(site, incarnation)?;
     let accepted = write_inputs(&site.places().evidence(incarnation), &mut checked)
         .and_then(|()| accept(site, &checked, (id, incarnation), made));

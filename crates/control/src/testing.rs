@@ -142,6 +142,7 @@ fn intent(workload: WorkloadId, requested_unix_ns: u64) -> Intent {
         boot_timeout_ms: 1000,
         hold: None,
         fell_back: None,
+        ingredients: None,
         requested_unix_ns,
         requested_boot_id: None,
         requested_monotonic_ns: None,

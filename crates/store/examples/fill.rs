@@ -88,6 +88,7 @@ fn intent(workload: WorkloadId, number: u64) -> Intent {
         boot_timeout_ms: 60_000,
         hold: None,
         fell_back: None,
+        ingredients: None,
         requested_unix_ns: nanoseconds(number),
         requested_boot_id: None,
         requested_monotonic_ns: None,

@@ -93,6 +93,7 @@ pub(crate) fn intent(purpose: Purpose) -> Intent {
         boot_timeout_ms: 60_000,
         hold: None,
         fell_back: None,
+        ingredients: None,
         requested_unix_ns: 1,
         requested_boot_id: None,
         requested_monotonic_ns: None,

@@ -3,6 +3,7 @@
 //! Written by whoever asked, read once by the runner at claim. Nothing else reaches the runner: no setting
 //! and no environment variable is read later.
 
+use crate::template::TemplateIngredients;
 use outlast_model::Walker;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -30,6 +31,10 @@ pub struct Intent {
     /// Why it boots cold although a template was wanted; the runner publishes it with what it started from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fell_back: Option<String>,
+    /// What the machine is made of: what must be equal for its memory to mean the same in another one. Of VMs only, and
+    /// absent in intents of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingredients: Option<Box<TemplateIngredients>>,
     /// Wall clock when the request was accepted, in nanoseconds since the Unix epoch.
     pub requested_unix_ns: u64,
     /// The boot of the host in which it was accepted; absent in intents of older versions.

@@ -5,7 +5,8 @@
 //! policy is decided here.
 //!
 //! Reading order: [`paths`], [`identity`], [`intent`], [`guest`], [`control`], [`journal`],
-//! [`output_log`], [`record`], [`vm`], [`image`], [`template`], [`snapshot`], [`canary`], [`view`], [`vm_view`], [`vm_live_view`], [`exit_code`];
+//! [`output_log`], [`record`], [`vm`], [`image`], [`template`], [`snapshot`], [`canary`], [`view`], [`vm_view`],
+//! [`vm_live_view`], [`vm_snapshot_view`], [`exit_code`];
 //! `base64` is how bytes travel in JSON.
 
 mod base64;
@@ -25,4 +26,5 @@ pub mod template;
 pub mod view;
 pub mod vm;
 pub mod vm_live_view;
+pub mod vm_snapshot_view;
 pub mod vm_view;

@@ -2,6 +2,7 @@
 
 use crate::record::{CertificateRecord, DeathRecord, FailedStart, Timings};
 use crate::vm::{Origins, VmSpecRecord};
+use crate::vm_snapshot_view::SnapshotView;
 use serde::{Deserialize, Serialize};
 
 /// What `outlast vm ls --json` prints per VM, and `outlast vm create --json` for the new one.
@@ -73,8 +74,11 @@ pub struct IncarnationView {
     pub backend: String,
     /// `kvm` or `tcg`.
     pub accelerator: String,
-    /// `clone` or `boot`; absent when it never got there.
+    /// `clone`, `boot` or `restore`; absent when it never got there.
     pub started_from: Option<String>,
+    /// The snapshot it was restored from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_from: Option<String>,
     /// Why it did not start from a template although one was wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fell_back: Option<String>,
@@ -120,17 +124,6 @@ pub struct StepView {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-}
-
-/// One snapshot of a VM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotView {
-    /// Its name.
-    pub name: String,
-    /// When it was taken, in nanoseconds since the Unix epoch.
-    pub created_unix_ns: u64,
-    /// Bytes it takes on disk.
-    pub bytes: u64,
 }
 
 /// What `outlast vm start --json` prints.

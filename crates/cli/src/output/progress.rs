@@ -27,6 +27,10 @@ impl Notices {
                 self.spin(&format!("waiting for another process that makes the {image} template"));
             }
             Notice::MakingTemplate { image } => self.spin(&format!("making the {image} template (once)")),
+            Notice::TakingSnapshot { vm } => {
+                self.spin(&format!("taking a snapshot of {vm}, which stands still"));
+            }
+            Notice::HashingSnapshot { vm } => self.spin(&format!("reading every byte of a snapshot of {vm}")),
             Notice::Done => self.stop(),
             Notice::Warning(text) => {
                 self.stop();

@@ -7,7 +7,7 @@ use crate::error::{Error, chain};
 use crate::incarnation::{PREPARING, take_over};
 use crate::reconcile::{Leftover, cgroups, is_older_than_a_claim, leftovers, remove};
 use crate::site::Site;
-use outlast_model::{IncarnationId, IncarnationState};
+use outlast_model::{IncarnationId, IncarnationState, VmId};
 use outlast_store::Store;
 use outlast_wire::view::LeakView;
 use std::collections::BTreeSet;
@@ -36,6 +36,9 @@ pub(super) fn leaks(
     leaks.extend(half_prepared(site, mend));
     for path in crate::vm::half_made(site, store)? {
         leaks.push(removed_directory("vm", path, mend));
+    }
+    for (kind, path) in of_vms(site)? {
+        leaks.push(removed_path(kind, path, mend));
     }
     leaks.extend(templates(site, mend)?);
     leaks.extend(undecided.iter().map(|(id, error)| LeakView {
@@ -101,6 +104,24 @@ fn rowless(
         leaks.push(mended(site, store, &Leftover::Cgroup(id), mend));
     }
     Ok(leaks)
+}
+
+/// What takers of snapshots and restores left in the directories of VMs.
+fn of_vms(site: &Site) -> Result<Vec<(&'static str, PathBuf)>, Error> {
+    let mut left = Vec::new();
+    for id in entries(&site.places().vms()).iter().filter_map(|name| name.parse::<VmId>().ok()) {
+        left.extend(crate::vm::snapshot::left(site, id)?);
+    }
+    Ok(left)
+}
+
+fn removed_path(kind: &str, path: PathBuf, mend: Mend) -> LeakView {
+    if path.is_dir() {
+        return removed_directory(kind, path, mend);
+    }
+    let name = path.display().to_string();
+    let removed = mend == Mend::Yes && told(std::fs::remove_file(path), &name);
+    LeakView { kind: kind.to_owned(), name, removed }
 }
 
 fn removed_directory(kind: &str, path: PathBuf, mend: Mend) -> LeakView {

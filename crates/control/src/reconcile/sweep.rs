@@ -95,6 +95,9 @@ pub(super) fn sweep(site: &Site, row: &IncarnationRow) {
     if matches!(row.intent.purpose, Purpose::Template { .. }) && crate::template::is_abandoned(site, row) {
         everything.push(Leftover::TemplateScratch(row.id));
     }
+    if let Some(vm) = row.vm {
+        crate::vm::snapshot::sweep(site, vm);
+    }
     for leftover in everything {
         if let Err(error) = remove(site, store.id(), &leftover) {
             tracing::warn!(%error, name = leftover.name(site), "cannot clear away what an incarnation left");

@@ -224,6 +224,7 @@ fn fill(
         start: Start::Boot,
         boot_timeout: timeout::BOOT,
         fell_back: None,
+        ingredients: None,
     };
     let row = incarnation::live_through(site, id, made, &ground.locks(), timeout::TEMPLATE)?;
     if !was_saved(site, &row) {

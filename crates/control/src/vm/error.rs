@@ -1,5 +1,6 @@
 //! What can be wrong with a wish about a VM.
 
+use super::snapshot::SnapshotError;
 use super::spec::SpecError;
 use super::spec_file::SpecFileError;
 use crate::runner_link::LinkError;
@@ -189,6 +190,9 @@ pub enum VmError {
         /// The VM's name.
         name: String,
     },
+    /// One of its snapshots.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// There is no such log.
     #[error("there is no {what} of {name}")]
     NoLog {
@@ -204,6 +208,7 @@ impl VmError {
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::NotFound { .. } | Self::NoLog { .. } => FailureKind::NotFound,
+            Self::Snapshot(error) => error.kind(),
             Self::Spec(error) => error.kind(),
             Self::File(error) => error.kind(),
             Self::MemoryTooSmall { .. } | Self::BadCommand { .. } | Self::ProgramTooLong { .. } => {
@@ -240,6 +245,7 @@ impl VmError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotFound { .. } => Some("outlast vm ls".to_owned()),
+            Self::Snapshot(error) => error.hint(),
             Self::Spec(error) | Self::File(SpecFileError::Spec(error)) => error.hint(),
             Self::File(_) => Some("the words of such a file are those of outlast vm show --spec".to_owned()),
             Self::Exists { name } => Some(format!("outlast vm show {name}")),

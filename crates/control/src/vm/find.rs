@@ -1,6 +1,7 @@
 //! VMs by name, looked at before anything is said of them.
 
 use super::error::VmError;
+use super::snapshot;
 use super::words::why_not_running;
 use crate::error::Error;
 use crate::reconcile::reconcile;
@@ -13,13 +14,14 @@ const NEAR: usize = 3;
 /// Of a name that is none, so much is repeated.
 const SHOWN: usize = 70;
 
-/// Finds a VM by its name and brings its row into line with what is. What cannot be told of its runner is no reason
+/// Finds a VM by its name, clears away what is half made of its snapshots, and brings its row into line with what is. What cannot be told of its runner is no reason
 /// not to find it: whoever goes on to need the runner is told then.
 ///
 /// # Errors
 /// [`VmError::NotFound`] with near matches, and those of the store.
 pub(super) fn find(site: &Site, name: &str) -> Result<VmRow, Error> {
     let vm = as_written(site, name)?;
+    snapshot::sweep(site, vm.id);
     let Some(incarnation) = vm.incarnation.filter(|_| vm.state.is_living()) else { return Ok(vm) };
     match reconcile(site, incarnation) {
         Ok(_) | Err(Error::Reconcile(_)) => reread(site, vm.id),
@@ -30,6 +32,7 @@ pub(super) fn find(site: &Site, name: &str) -> Result<VmRow, Error> {
 /// As [`find`], but anything that cannot be told of its runner is an error.
 pub(super) fn find_for_sure(site: &Site, name: &str) -> Result<VmRow, Error> {
     let vm = as_written(site, name)?;
+    snapshot::sweep(site, vm.id);
     if let Some(incarnation) = vm.incarnation.filter(|_| vm.state.is_living()) {
         reconcile(site, incarnation)?;
     }

@@ -2,6 +2,7 @@
 
 use super::error::VmError;
 use super::find::find;
+use super::snapshot;
 use super::stats::vmm_pid;
 use super::steps::timeline;
 use crate::error::{Error, chain};
@@ -58,7 +59,7 @@ pub fn show(site: &Site, name: &str) -> Result<VmView, Error> {
         removed_unix_ns: vm.removed_unix_ns,
         directory: site.places().vm(vm.id).path().display().to_string(),
         incarnations: incarnations.iter().map(|row| incarnation(site, row)).collect(),
-        snapshots: Vec::new(),
+        snapshots: snapshot::views(site, vm.id).map_err(VmError::from)?,
     })
 }
 
@@ -110,6 +111,7 @@ fn incarnation(site: &Site, row: &IncarnationRow) -> IncarnationView {
         backend: machine.backend.clone(),
         accelerator: machine.accelerator.clone(),
         started_from: row.started_from.map(|from| from.name().to_owned()),
+        restored_from: row.intent.start.restored_from().map(str::to_owned),
         fell_back: row.fell_back.clone().or_else(|| row.intent.fell_back.clone()),
         created_unix_ns: row.created_unix_ns,
         running_unix_ns: row.running_unix_ns,

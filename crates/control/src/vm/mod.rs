@@ -4,6 +4,7 @@
 //!   create ─► disk, row                                              rm ─► stop, wait, disk, row
 //!   start ──► find (reconciles) ─► ground, template ─► intent (one commit) ─► launch ─► wait until published
 //!   stop ───► wish in the store ─► the runner's socket ─► its death, proved ─► settle
+//!   snapshot, restore ─► snapshot/
 //!   exec, ping, pause, resume, monitor, stats, console ─► living ─► the runner's socket, or the evidence on disk
 //! ```
 //!
@@ -19,6 +20,7 @@ mod find;
 mod list;
 mod living;
 mod remove;
+pub mod snapshot;
 pub mod spec;
 pub mod spec_file;
 mod start;
@@ -26,6 +28,8 @@ mod stats;
 mod steps;
 mod stop;
 mod talk;
+#[cfg(test)]
+mod testing;
 mod words;
 
 pub use console::{Detach, Left, VmLog, console, logs};

@@ -56,7 +56,7 @@ pub fn remove(site: &Site, name: &str, removal: Removal) -> Result<VmRemovedView
         check_nothing_left(site, &vm)?;
         match of_disks {
             OfDisks::Remove => remove_directory(&vm.name, &directory, &disk_of(site, &vm)?)?,
-            OfDisks::Keep => {}
+            OfDisks::Keep => remove_snapshots(&directory)?,
         }
         match site.store()?.finish_removal(vm.id, clock::unix_ns())? {
             RemovalEnd::Removed | RemovalEnd::AlreadyRemoved => break,
@@ -118,11 +118,18 @@ fn check_nothing_left(site: &Site, vm: &VmRow) -> Result<(), Error> {
     Ok(())
 }
 
+/// They are of use to this VM alone, and hold its memory.
+fn remove_snapshots(directory: &VmDirectory) -> Result<(), VmError> {
+    let path = directory.snapshots();
+    let removed = unless_gone(std::fs::remove_dir_all(&path));
+    removed.map_err(|source| VmError::Keep { operation: "remove", path, source })
+}
+
 /// The disk goes last of what lies in there.
 fn remove_directory(name: &VmName, directory: &VmDirectory, disk: &Path) -> Result<(), VmError> {
     let failed = |path: &Path, source| VmError::Keep { operation: "remove", path: path.to_owned(), source };
-    let (snapshots, path) = (directory.snapshots(), directory.path());
-    unless_gone(std::fs::remove_dir_all(&snapshots)).map_err(|error| failed(&snapshots, error))?;
+    let path = directory.path();
+    remove_snapshots(directory)?;
     disk::remove(disk).map_err(|source| VmError::Disk { name: name.to_string(), source })?;
     unless_gone(std::fs::remove_dir_all(path)).map_err(|error| failed(path, error))?;
     // Order matters: the row may go only when the name is off the disk for good.
@@ -142,42 +149,19 @@ fn unless_gone(result: io::Result<()>) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::vm::half_made;
-    use crate::vm::spec::{Field, Said, Words, resolve};
-    use outlast_store::NewVm;
-    use outlast_wire::paths::Places;
-
-    /// A site with a VM that was never started.
-    fn site_of_web() -> (tempfile::TempDir, Site, VmRow) {
-        let top = tempfile::tempdir().unwrap();
-        let at = |name: &str| top.path().join(name);
-        let site = Site::new(Places::new(at("home"), at("run"), at("library")), at("bin"));
-        let words = ["web", "base"].map(|text| Said { text: text.to_owned(), origin: String::new() });
-        let words: Words = [Field::Name, Field::Image].into_iter().zip(words).collect();
-        let resolved = resolve(&[&words]).unwrap();
-        let new = NewVm {
-            id: clock::new_vm_id().unwrap(),
-            name: resolved.name,
-            spec: resolved.spec,
-            origins: resolved.origins,
-            created_unix_ns: clock::unix_ns(),
-        };
-        site.store().unwrap().create_vm(&new).unwrap();
-        let directory = site.places().vm(new.id);
-        std::fs::create_dir_all(directory.path()).unwrap();
-        std::fs::write(directory.disk(), "x").unwrap();
-        let vm = site.store().unwrap().vm(new.id).unwrap().unwrap();
-        (top, site, vm)
-    }
+    use crate::vm::testing::site_of_web;
 
     /// Cut off, that removal has written down its wish and done nothing else; a plain one finishes it.
     #[test]
     fn a_disk_that_was_to_be_kept_outlives_a_later_removal() {
         let (_top, site, vm) = site_of_web();
         assert_eq!(request(&site, &vm, OfLiving::Refuse, OfDisks::Keep).unwrap(), RemovalNote::Noted);
+        std::fs::create_dir_all(site.places().vm(vm.id).snapshot(&"one".parse().unwrap()).path()).unwrap();
         let view = remove(&site, "web", Removal::default()).unwrap();
         let disk = site.places().vm(vm.id).disk();
         assert_eq!(view.kept, Some(disk.display().to_string()));
         assert_eq!(std::fs::read(&disk).unwrap(), b"x");
+        assert!(!site.places().vm(vm.id).snapshots().exists(), "nobody can restore them any more");
         assert_eq!(half_made(&site, site.store().unwrap()).unwrap(), Vec::<std::path::PathBuf>::new());
     }
 

@@ -34,8 +34,10 @@ use outlast_model::limit::GUEST_PIDS;
 use outlast_model::{IncarnationId, IncarnationState, Memory, Place, VmState, timeout};
 use outlast_store::{IncarnationRow, NewVmStart, StartNote, StoreError, VmRow};
 use outlast_wire::intent::{Machine, Purpose, Scratch, Start};
+use outlast_wire::template::TemplateIngredients;
 use outlast_wire::vm_view::VmStartedView;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 /// How a VM is to be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,14 +68,15 @@ pub fn start(
     }
     site.require_namespaces()?;
     let (made, locks) = ready(site, &vm, request, notify)?;
-    match write_down(site, &vm, made)? {
-        (StartNote::New, incarnation) => {
+    let incarnation = incarnation::new_id()?;
+    match write_down(site, &vm, incarnation, made)? {
+        StartNote::New => {
             bring_up(site, incarnation, &locks)?;
             evidence::retain(site);
             let row = await_start(site, &vm, incarnation)?;
             Ok(started_view(&vm, &row, false))
         }
-        (StartNote::AlreadyLiving { incarnation, .. }, _) => join(site, &reread(site, vm.id)?, incarnation),
+        StartNote::AlreadyLiving { incarnation, .. } => join(site, &reread(site, vm.id)?, incarnation),
     }
 }
 
@@ -97,31 +100,56 @@ fn ready(
     request: StartRequest,
     notify: Notify<'_>,
 ) -> Result<(Made, Vec<Lock>), Error> {
-    let spec = &vm.spec;
-    let libraries = site.places().libraries();
-    let bootable = Bootable::choose(&libraries, image_of_command(&libraries, spec.image())?)?;
-    check_disk(site.places().home(), 0)?;
-    let path = site.places().vm(vm.id).disk_of(vm.disk_of);
-    disk::check(&path, spec.disk().format(), spec.disk().size().bytes())
+    let (path, disk) = (site.places().vm(vm.id).disk_of(vm.disk_of), vm.spec.disk());
+    disk::check(&path, disk.format(), disk.size().bytes())
         .map_err(|source| VmError::Disk { name: vm.name.to_string(), source })?;
-    let ground = Ground::open(site, bootable)?;
-    let chosen = accelerator::choose(site, request.accelerator, &ground, notify)?;
-    let disk = spec.disk();
-    let scratch = Scratch { path, format: disk.format().name().to_owned(), bytes: disk.size().bytes() };
-    let machine = Machine { scratch: Some(scratch), ..ground.machine(chosen, spec.vcpus(), spec.memory()) };
+    let Footing { ground, machine, purpose, ingredients } =
+        footing(site, vm, path, request.accelerator, notify)?;
     let mut locks = ground.locks();
     let (start, fell_back) = if request.cold {
         (Start::Boot, None)
     } else {
         template::beginning(site, &ground, &machine, &mut locks, notify)?
     };
+    let ingredients = Some(ingredients);
+    Ok((Made { purpose, machine, start, boot_timeout: timeout::BOOT, fell_back, ingredients }, locks))
+}
+
+/// What every start of a VM stands on, from whatever it starts.
+pub(super) struct Footing {
+    pub(super) ground: Ground,
+    pub(super) machine: Machine,
+    pub(super) purpose: Purpose,
+    /// What must be equal for the memory of the machine to mean the same in another one.
+    pub(super) ingredients: TemplateIngredients,
+}
+
+/// Opens and checks it. Whether `disk` is there is not looked at.
+pub(super) fn footing(
+    site: &Site,
+    vm: &VmRow,
+    disk: PathBuf,
+    accelerator: AcceleratorChoice,
+    notify: Notify<'_>,
+) -> Result<Footing, Error> {
+    let spec = &vm.spec;
+    let libraries = site.places().libraries();
+    let bootable = Bootable::choose(&libraries, image_of_command(&libraries, spec.image())?)?;
+    check_disk(site.places().home(), 0)?;
+    let ground = Ground::open(site, bootable)?;
+    let chosen = accelerator::choose(site, accelerator, &ground, notify)?;
+    let (format, bytes) = (spec.disk().format().name().to_owned(), spec.disk().size().bytes());
+    let scratch = Some(Scratch { path: disk, format, bytes });
+    let machine = Machine { scratch, ..ground.machine(chosen, spec.vcpus(), spec.memory()) };
     let purpose = Purpose::Vm {
         vm: vm.id.to_string(),
         name: vm.name.to_string(),
         memory_max: left_for_programs(ground.needs(), spec.memory()),
         pids_max: GUEST_PIDS,
     };
-    Ok((Made { purpose, machine, start, boot_timeout: timeout::BOOT, fell_back }, locks))
+    // A warm-up is a template's, and leaves nothing that a machine depends on.
+    let ingredients = TemplateIngredients { warm_up: Vec::new(), ..ground.ingredients(&machine)? };
+    Ok(Footing { ground, machine, purpose, ingredients })
 }
 
 /// What of a machine is not the guest's own, in bytes: a program without such a limit would starve the whole guest,
@@ -133,18 +161,22 @@ fn left_for_programs(needs: MemoryNeeds, machine: Memory) -> u64 {
 }
 
 /// Writes the intent, unless the VM lives by now.
-fn write_down(site: &Site, vm: &VmRow, made: Made) -> Result<(StartNote, IncarnationId), Error> {
-    let incarnation = incarnation::new_id()?;
+pub(super) fn write_down(
+    site: &Site,
+    vm: &VmRow,
+    incarnation: IncarnationId,
+    made: Made,
+) -> Result<StartNote, Error> {
     let preparation = incarnation::make_evidence(site, incarnation)?;
     let now = clock::unix_ns();
     let intent = made.intent(site.honoured_hold(), now);
     let noted = site.store()?.start_vm(&NewVmStart { vm: vm.id, incarnation, intent, created_unix_ns: now });
     drop(preparation);
     match noted {
-        Ok(StartNote::New) => Ok((StartNote::New, incarnation)),
+        Ok(StartNote::New) => Ok(StartNote::New),
         Ok(living) => {
             incarnation::forget(site, incarnation);
-            Ok((living, incarnation))
+            Ok(living)
         }
         Err(error) => {
             incarnation::forget_unless_written(site, incarnation);
@@ -158,7 +190,7 @@ fn write_down(site: &Site, vm: &VmRow, made: Made) -> Result<(StartNote, Incarna
 }
 
 /// That no runner could be started is seen in its row, and is no error here. A VM's holds no lease: it outlives us.
-fn bring_up(site: &Site, incarnation: IncarnationId, locks: &[Lock]) -> Result<(), Error> {
+pub(super) fn bring_up(site: &Site, incarnation: IncarnationId, locks: &[Lock]) -> Result<(), Error> {
     let hold = site.honoured_hold().filter(|hold| matches!(hold.place, Place::Launcher(_)));
     let order = Order { store: site.store()?.id(), incarnation, leased: false, locks, hold };
     bring_to_life(site, &order).map(drop)
@@ -166,7 +198,7 @@ fn bring_up(site: &Site, incarnation: IncarnationId, locks: &[Lock]) -> Result<(
 
 /// Waits until an incarnation was published, or has ended. What is waited for is its journal, which grows with every
 /// step and after the publication, and its runner's death; what is believed is the store.
-fn await_start(site: &Site, vm: &VmRow, id: IncarnationId) -> Result<IncarnationRow, Error> {
+pub(super) fn await_start(site: &Site, vm: &VmRow, id: IncarnationId) -> Result<IncarnationRow, Error> {
     let mut journal = Tail::of_journal(&site.places().evidence(id))?;
     let mut runner: Option<Process> = None;
     loop {

@@ -38,7 +38,10 @@ impl Digest {
     }
 
     /// Of everything that `reader` yields.
-    pub(crate) fn of_reader(reader: &mut impl Read) -> std::io::Result<Self> {
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn of_reader(reader: &mut impl Read) -> std::io::Result<Self> {
         // One mebibyte: large enough that system calls do not show, small enough for any stack of caches.
         let mut buffer = vec![0; 1 << 20];
         let mut hash = Sha256::new();

@@ -41,6 +41,7 @@ fn started_text(view: &VmStartedView) -> String {
     }
     let from = match view.started_from.as_deref() {
         Some("clone") => " from a template",
+        Some("restore") => " from a snapshot",
         Some(_) => " cold",
         None => "",
     };

@@ -70,6 +70,16 @@ fn sheet(view: &VmView, now: u64) -> String {
     if let Some(failed) = &vm.failed_start {
         line("failed start", format!("{}: {}", failed.step, quoted(&failed.cause)));
     }
+    for (index, snapshot) in view.snapshots.iter().enumerate() {
+        let damage = snapshot.damage.as_ref().map(|damage| format!(", damaged: {}", quoted(damage)));
+        let taken = match snapshot.created_unix_ns {
+            0 => String::new(),
+            then => format!(", {}", human::ago(then, now)),
+        };
+        let (name, size) = (&snapshot.name, human::bytes(snapshot.bytes));
+        let heading = if index == 0 { "snapshots" } else { "" };
+        line(heading, format!("{name}: {size}{taken}{}", damage.unwrap_or_default()));
+    }
     for incarnation in view.incarnations.iter().take(INCARNATIONS) {
         line("", String::new());
         for (name, value) in incarnation_lines(incarnation, now) {
@@ -91,6 +101,9 @@ fn incarnation_lines(view: &IncarnationView, now: u64) -> Vec<(&'static str, Str
     let ready = view.timings_ms.ready.map(|ms| format!(", ready in {}", milliseconds(ms)));
     let machine = format!("{} with {}", view.backend, view.accelerator);
     lines.push(("  started from", format!("{from}{}, {machine}", ready.unwrap_or_default())));
+    if let Some(snapshot) = &view.restored_from {
+        lines.push(("  restored from", snapshot.clone()));
+    }
     if let Some(because) = &view.fell_back {
         lines.push(("  fell back", quoted(because)));
     }
