@@ -309,10 +309,15 @@ impl Lab {
             .with_memory_directory("/dev/shm")
     }
 
-    /// What is different from the beginning, as soon as nothing is, or after the kernel has had its time.
+    /// That the host is as it was at the beginning, as soon as it is, or after the kernel has had its time.
     #[track_caller]
     pub fn expect_nothing_left(&self) {
-        let before = self.before.as_ref().expect("the inventory was taken when the lab was opened");
+        self.expect_as(self.before.as_ref().expect("the inventory was taken when the lab was opened"));
+    }
+
+    /// The same of an earlier moment.
+    #[track_caller]
+    pub fn expect_as(&self, before: &Inventory) {
         let mut last = None;
         let clean = within(TEARDOWN, || {
             let difference = before.difference(&self.inventory());
@@ -321,7 +326,7 @@ impl Lab {
             clean.then_some(())
         });
         if let (None, Some(difference)) = (clean, last) {
-            panic!("the host is not as it was {TEARDOWN:?} after the test: {difference}");
+            panic!("the host is not as it was {TEARDOWN:?} later: {difference}");
         }
     }
 

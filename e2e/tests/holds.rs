@@ -12,7 +12,7 @@ use std::time::Duration;
 /// The cases themselves are tests of `crash_points`, each with its own name.
 #[test]
 fn every_fault_point_has_a_test() {
-    // Those that only VMs pass are tried in `vm_crash`.
+    // Those that only VMs pass are tried in `crash_points`, too.
     let of_vms: Vec<_> = FaultPoint::of_a_vms_start().into_iter().map(|(point, _)| point).collect();
     let (of_workloads, others): (Vec<_>, Vec<_>) =
         FaultPoint::all().into_iter().partition(|point| point.is_a_workloads());

@@ -22,16 +22,16 @@ impl FaultPoint {
         Self::all().into_iter().filter(|point| matches!(point.place(), Place::Boot(_))).collect()
     }
 
-    /// Those that the start of a VM passes, with the step that comes next: the step itself, or the one after it.
-    pub fn of_a_vms_start() -> Vec<(Self, BootStep)> {
+    /// Those that the start of a VM passes, with the step that comes next: the step itself, or the one after it. `None`
+    /// behind the last, when it runs.
+    pub fn of_a_vms_start() -> Vec<(Self, Option<BootStep>)> {
         let upcoming = |point: Self| match (point.hold.edge, point.hold.place) {
-            (Edge::Before, Place::Boot(step)) => Some(step),
-            // Behind the last of them it runs.
-            (Edge::After, Place::Boot(step)) => Some(step.next_of(Walker::Vm).unwrap_or(step)),
+            (Edge::Before, Place::Boot(step)) => Some((point, Some(step))),
+            (Edge::After, Place::Boot(step)) => Some((point, step.next_of(Walker::Vm))),
             (_, Place::Launcher(_) | Place::Run(_)) => None,
         };
         let passed = Self::of_boot().into_iter().filter(|point| point.hold.place.is_passed_by(Walker::Vm));
-        passed.filter_map(|point| Some((point, upcoming(point)?))).collect()
+        passed.filter_map(upcoming).collect()
     }
 
     /// The fault point of that name, `STEP:before` or `STEP:after`.

@@ -1,5 +1,6 @@
 //! Real causes of errors and timeouts, made while a runner or its launcher stands still.
 
+use super::ends::incarnation;
 use crate::cgroups;
 use crate::deadline::until;
 use crate::freezer::Frozen;
@@ -10,9 +11,9 @@ use rustix::mount::{MountFlags, mount_remount};
 use rustix::process::Signal;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt as _, symlink};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,10 @@ const SOON: Duration = Duration::from_secs(20);
 /// What makes the next thing fail, or never end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
+    /// The disk of a VM is gone.
+    VmDiskGone,
+    /// The disk of a VM holds no file system any more.
+    VmDiskDamaged,
     /// The control group file systems are read-only.
     CgroupsReadOnly,
     /// No process can be started any more.
@@ -117,6 +122,8 @@ impl Cause {
         let Scene { lab, evidence, clone } = *scene;
         let run_directory = lab.places().run().join(incarnation(evidence));
         match self {
+            Self::VmDiskGone => away(&vm_disk(lab)),
+            Self::VmDiskDamaged => damage(vm_disk(lab)),
             Self::CgroupsReadOnly => {
                 remount_cgroups(MountFlags::RDONLY);
                 Box::new(|| remount_cgroups(MountFlags::empty()))
@@ -155,12 +162,6 @@ impl Cause {
             Self::StoreLocked => lock_store(lab),
         }
     }
-}
-
-/// The incarnation an evidence directory belongs to.
-pub(super) fn incarnation(evidence: &Evidence) -> String {
-    let name = evidence.path().file_name().and_then(|name| name.to_str());
-    name.expect("an evidence directory is named by its incarnation").to_owned()
 }
 
 /// Lets time pass: here its passing is what is tried.
@@ -227,6 +228,25 @@ fn away<'a>(path: &Path) -> Heal<'a> {
     fs::rename(&path, &aside).expect("a directory can be moved");
     // If one was made in its place meanwhile that is replaced, unless there is something in it.
     Box::new(move || fs::rename(&aside, &path).expect("a directory can be moved back"))
+}
+
+/// The disk of the one VM there is.
+fn vm_disk(lab: &Lab) -> PathBuf {
+    let vms = fs::read_dir(lab.home().join("vms")).expect("the VMs' directory");
+    let disks: Vec<_> = vms.flatten().map(|vm| vm.path().join("disk")).collect();
+    match disks.as_slice() {
+        [disk] => disk.clone(),
+        other => panic!("one disk: {other:?}"),
+    }
+}
+
+/// Overwrites where the file system says that it is one.
+fn damage<'a>(disk: PathBuf) -> Heal<'a> {
+    let file = File::options().read(true).write(true).open(disk).expect("a disk can be opened by its owner");
+    let mut beginning = vec![0; 64 * 1024];
+    file.read_exact_at(&mut beginning, 0).expect("a disk is longer than its superblock");
+    file.write_all_at(&vec![0; beginning.len()], 0).expect("it can be overwritten");
+    Box::new(move || file.write_all_at(&beginning, 0).expect("it can be written back"))
 }
 
 fn cgroup_in_cgroup<'a>(evidence: &Evidence) -> Heal<'a> {

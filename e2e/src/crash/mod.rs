@@ -5,14 +5,18 @@
 //!     each is either planned (what is done, what must come of it)       plan
 //!     or makes no sense, and says why                                   plan
 //!   planned ones are run one by one on a lab of their own               run, cause
+//!
+//!   the same for the beginning of a VM's incarnation                    vm
 //! ```
 //!
 //! A place added to the tables of `outlast_model` has its cases of dying here at once; for its error and its
 //! timeout the compiler asks for a real cause.
 
 mod cause;
+mod ends;
 mod plan;
 mod run;
+pub mod vm;
 
 pub use cause::Cause;
 pub use plan::{Expected, Plan, plan};
@@ -118,11 +122,8 @@ impl Case {
 
     /// Its name, fit for a test.
     pub fn name(self) -> String {
-        let edge = match self.point.edge() {
-            Edge::Before => "before",
-            Edge::After => "after",
-        };
-        format!("{}_{edge}_{}_{}_{}", self.fault, self.point.step().replace('-', "_"), "of", self.start)
+        let (edge, step) = (ends::edge(self.point), self.point.step().replace('-', "_"));
+        format!("{}_{edge}_{step}_of_{}", self.fault, self.start)
     }
 }
 

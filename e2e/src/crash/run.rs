@@ -1,6 +1,7 @@
 //! Runs one case and judges it: the one right outcome, written once, nothing left, and the next run works.
 
-use super::cause::{Cause, Scene, incarnation};
+use super::cause::{Cause, Scene};
+use super::ends::{expect_ends, incarnation, release};
 use super::plan::{Expected, Plan, plan};
 use super::{Case, Fault, Start};
 use crate::call::{Output, Running};
@@ -11,7 +12,7 @@ use crate::{cgroups, freezer, skip};
 use outlast_prove::{BootStep, Edge, Place, RunPhase};
 use outlast_wire::journal::{Journal, JournalEntry, StepPhase};
 use outlast_wire::paths::Evidence;
-use outlast_wire::view::{EventView, WorkloadView};
+use outlast_wire::view::WorkloadView;
 use rustix::process::Signal;
 use std::fs;
 use std::time::Duration;
@@ -199,7 +200,7 @@ impl Trial<'_> {
         assert_eq!(view.fell_back.is_some(), fell_back, "{view:#?}");
         self.judge_death(&view);
         self.judge_client(output);
-        self.expect_one_end(&view);
+        expect_ends(self.lab, &view.incarnation, 1);
         if self.cause.is_some_and(Cause::leaves_something) {
             self.lab.outlast(&["doctor", "--fix"]);
         }
@@ -242,21 +243,6 @@ impl Trial<'_> {
             assert_eq!(output.stdout_text(), "held\n", "{output}");
         }
     }
-
-    fn expect_one_end(&self, view: &WorkloadView) {
-        let told = self.lab.outlast(&["events", "--json"]).expect_code(0).stdout_text();
-        let subject = format!("incarnation:{}", view.incarnation);
-        let events = told.lines().map(|line| serde_json::from_str::<EventView>(line).expect("an event"));
-        let ends =
-            events.filter(|event| event.subject == subject && event.kind == "incarnation.ended").count();
-        assert_eq!(ends, 1, "exactly one end of {subject} in the audit log:\n{told}");
-    }
-}
-
-/// Lets go whoever stands still. That nobody does is a fault that did not happen where it was to.
-#[track_caller]
-fn release(evidence: &Evidence) {
-    fs::remove_file(evidence.hold()).expect("somebody stands still");
 }
 
 /// The runner, which does not see the stranger from within its namespaces, gave up waiting for its control group to
