@@ -15,6 +15,8 @@ pub enum DeathCause {
     GuestOutOfMemory,
     /// The guest broke the protocol of its link to the host, so nothing it says can be believed.
     GuestProtocol,
+    /// The guest went on after a pause and could not be certified, so nobody may be told that it runs.
+    NotCertified,
     /// The host's kernel killed the VMM for want of memory in its cgroup.
     HostOutOfMemory,
     /// The VMM died of a signal.
@@ -52,6 +54,7 @@ impl DeathCause {
             Self::GuestPanic => "guest_panic",
             Self::GuestOutOfMemory => "guest_out_of_memory",
             Self::GuestProtocol => "guest_protocol",
+            Self::NotCertified => "not_certified",
             Self::HostOutOfMemory => "host_out_of_memory",
             Self::VmmSignalled { .. } => "vmm_signalled",
             Self::VmmExited { .. } => "vmm_exited",
@@ -83,6 +86,7 @@ impl fmt::Display for DeathCause {
             | Self::GuestPanic
             | Self::GuestOutOfMemory
             | Self::GuestProtocol
+            | Self::NotCertified
             | Self::HostOutOfMemory
             | Self::RunnerKilled
             | Self::NeverClaimed

@@ -167,6 +167,7 @@ fn name_out_of_memory<B: Backend>(core: &Core<B>, ending: &mut Ending) {
         | DeathCause::GuestPanic
         | DeathCause::GuestOutOfMemory
         | DeathCause::GuestProtocol
+        | DeathCause::NotCertified
         | DeathCause::RunnerKilled
         | DeathCause::NeverClaimed
         | DeathCause::HostRebooted

@@ -119,6 +119,13 @@ impl Sources {
         }
     }
 
+    /// Comes when somebody asks for the end on the control socket. Cancelling it loses nothing.
+    pub(crate) async fn kill_wanted(&mut self) {
+        if self.kills.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// A broken link is usually the first sign of a death that has a better name: gives the VMM a moment to
     /// say it.
     pub(crate) async fn explain(&mut self, sign: Interrupt) -> Interrupt {

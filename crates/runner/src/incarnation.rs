@@ -229,8 +229,17 @@ impl<B: Backend> Incarnation<B> {
         }
     }
 
+    /// Stands still there, if that is where to. Nothing is heard of meanwhile, so that whatever happens happens exactly
+    /// there, except that somebody wants the end.
     async fn hold(&mut self, place: Place, edge: Edge) -> Result<(), Stumble> {
-        let passed = self.fault_point.pass(place, edge, &mut self.core.journal).await;
+        let passed = tokio::select! {
+            biased;
+            passed = self.fault_point.pass(place, edge, &mut self.core.journal) => passed,
+            () = self.sources.kill_wanted() => {
+                self.fault_point.leave();
+                return Err(Stumble::Interrupted(Interrupt::KillRequested));
+            }
+        };
         passed.map_err(|error| Stumble::Failed(format!("the fault point: {error}")))
     }
 

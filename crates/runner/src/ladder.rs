@@ -151,6 +151,11 @@ async fn ask<B: Backend>(rung: Rung, vmm: &mut B, link: Option<&mut Link>, patie
 #[cfg(test)]
 mod tests {
     use super::*;
+    use outlast_machine::backend::{BackendError, Capabilities, LaunchError, LaunchPlan, VmmEvents};
+    use outlast_wire::intent::Machine;
+    use serde_json::Value;
+    use std::path::Path;
+    use tokio::net::UnixStream;
 
     #[test]
     fn the_rungs_share_the_whole_time_and_the_usual_one_is_theirs() {
@@ -162,6 +167,151 @@ mod tests {
         }
         for rung in Rung::ALL {
             assert_eq!(Patience::USUAL.of(rung), rung.usual_patience());
+        }
+    }
+
+    /// A VMM that is a process of the test's own, and does as it was told about what it is asked.
+    struct Fake {
+        process: Process,
+        on_power_off: OnPowerOff,
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum OnPowerOff {
+        Exits,
+        Refuses,
+        IsSilent,
+    }
+
+    impl Fake {
+        /// `script` says what it makes of signals; it prints a line when it is ready for them.
+        fn start(script: &str, on_power_off: OnPowerOff) -> (std::process::Child, Self) {
+            let mut command = std::process::Command::new("sh");
+            let mut child =
+                command.arg("-c").arg(script).stdout(std::process::Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            let mut told = std::io::BufReader::new(child.stdout.as_mut().unwrap());
+            std::io::BufRead::read_line(&mut told, &mut line).unwrap();
+            let process = Process::of_child(child.id()).unwrap();
+            (child, Self { process, on_power_off })
+        }
+    }
+
+    impl Backend for Fake {
+        const NAME: &'static str = "fake";
+
+        fn capabilities() -> Capabilities {
+            unreachable!("no rung asks")
+        }
+
+        fn topology(_: &Machine) -> String {
+            String::new()
+        }
+
+        async fn launch(_: &LaunchPlan) -> Result<(Self, VmmEvents), LaunchError> {
+            unreachable!("it runs already")
+        }
+
+        async fn boot(&mut self) -> Result<(), BackendError> {
+            Ok(())
+        }
+
+        async fn restore(&mut self) -> Result<(), BackendError> {
+            Ok(())
+        }
+
+        async fn connect_agent(&mut self) -> Result<UnixStream, BackendError> {
+            unreachable!("it has no agent")
+        }
+
+        async fn pause(&mut self) -> Result<(), BackendError> {
+            Ok(())
+        }
+
+        async fn resume(&mut self) -> Result<(), BackendError> {
+            Ok(())
+        }
+
+        async fn save(&mut self, _: &Path) -> Result<(), BackendError> {
+            Err(BackendError::NotSaveable)
+        }
+
+        fn monitor(
+            &self,
+            _: &str,
+        ) -> Result<impl Future<Output = Result<Value, BackendError>> + use<> + 'static, BackendError>
+        {
+            Ok(std::future::ready(Ok(Value::Null)))
+        }
+
+        async fn power_off(&mut self) -> Result<(), BackendError> {
+            match self.on_power_off {
+                OnPowerOff::Exits => Ok(self.process.signal(rustix::process::Signal::HUP)?),
+                OnPowerOff::Refuses => Err(BackendError::NothingToBoot),
+                OnPowerOff::IsSilent => std::future::pending().await,
+            }
+        }
+
+        fn process(&self) -> &Process {
+            &self.process
+        }
+
+        async fn console_kept(&mut self) {}
+
+        fn kill(&self) -> Result<(), BackendError> {
+            Ok(self.process.signal(rustix::process::Signal::KILL)?)
+        }
+    }
+
+    /// Goes down the whole ladder in four seconds and returns the rung that worked, with what the journal says of all.
+    async fn stopped(
+        script: &str,
+        on_power_off: OnPowerOff,
+    ) -> (Result<Rung, StillAlive>, Vec<(String, bool)>) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal.jsonl");
+        let mut journal = Journal::open(&path).unwrap();
+        let (mut child, mut vmm) = Fake::start(script, on_power_off);
+        let patience = Patience::share(Duration::from_secs(4));
+        let began = std::time::Instant::now();
+        let worked = descend(Rung::Agent, &mut vmm, None, patience, &mut journal).await;
+        assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+        assert!(vmm.process.wait_dead(Duration::ZERO).unwrap());
+        child.wait().unwrap();
+        let lines = outlast_wire::journal::Journal::parse(&std::fs::read(&path).unwrap()).lines;
+        let rungs = lines.into_iter().filter_map(|line| match line.entry {
+            JournalEntry::Rung { rung, worked } => Some((rung, worked)),
+            _ => None,
+        });
+        (worked, rungs.collect())
+    }
+
+    const READY: &str = "echo ready; while :; do sleep 0.05; done";
+
+    #[tokio::test]
+    async fn every_rung_that_fails_is_followed_by_the_next_and_the_journal_says_which_worked() {
+        tokio::task::LocalSet::new().run_until(go_down_with_every_rung_failing()).await;
+    }
+
+    async fn go_down_with_every_rung_failing() {
+        let deaf = format!("trap '' TERM; {READY}");
+        let cases = [
+            (READY, OnPowerOff::Exits, Rung::Vmm, 2),
+            (READY, OnPowerOff::Refuses, Rung::Term, 3),
+            (READY, OnPowerOff::IsSilent, Rung::Term, 3),
+            (deaf.as_str(), OnPowerOff::Refuses, Rung::Kill, 4),
+            (deaf.as_str(), OnPowerOff::IsSilent, Rung::Kill, 4),
+        ];
+        let all = cases.map(|(script, on_power_off, ..)| {
+            let script = script.to_owned();
+            tokio::task::spawn_local(async move { stopped(&script, on_power_off).await })
+        });
+        for (task, (_, on_power_off, expected, tried)) in all.into_iter().zip(cases) {
+            let (worked, rungs) = task.await.unwrap();
+            assert_eq!(worked, Ok(expected), "{on_power_off:?}");
+            let told: Vec<_> = Rung::ALL.into_iter().take(tried).collect();
+            let told: Vec<_> = told.iter().map(|rung| (rung.name().to_owned(), *rung == expected)).collect();
+            assert_eq!(rungs, told, "{on_power_off:?}");
         }
     }
 }

@@ -116,6 +116,7 @@ impl DeathRecord {
             | DeathCause::GuestPanic
             | DeathCause::GuestOutOfMemory
             | DeathCause::GuestProtocol
+            | DeathCause::NotCertified
             | DeathCause::HostOutOfMemory
             | DeathCause::VmmBlocked
             | DeathCause::RunnerKilled

@@ -1,7 +1,8 @@
 //! What the hostile agent answers: the truth, until its phase has come.
 //!
 //! A phase is named after the host's message that begins it: `hello`, `reseed`, `identity`, `clock`, `directory`,
-//! `file`, `exec`, `tree`; and two lie between messages: `started` (the program runs) and `exit` (it has ended).
+//! `file`, `exec`, `tree`; two lie between messages: `started` (the program runs) and `exit` (it has ended); and `resume`
+//! is the second certification, after a pause.
 
 use super::speech::{Speech, frame, rubbish};
 use super::tree;
@@ -24,12 +25,14 @@ pub(super) struct Agent {
     clock: i128,
     /// Everything that was said, when it is to be said again.
     said: Vec<u8>,
+    /// How often it was certified.
+    certified: u32,
 }
 
 impl Agent {
     /// An agent that is honest until that phase.
     pub(super) fn new(speech: Speech, phase: String, deed: String) -> Self {
-        Self { speech, phase, deed, clock: 0, said: Vec::new() }
+        Self { speech, phase, deed, clock: 0, said: Vec::new(), certified: 0 }
     }
 
     /// Answers for ever.
@@ -37,12 +40,24 @@ impl Agent {
         loop {
             let HostFrame { stream, message } = self.speech.hear();
             let Some(message) = message else { continue };
-            if self.phase == phase_of(&message) {
+            let phase = self.phase_of(&message);
+            if self.is(phase) {
                 self.attack(stream, &message);
             } else {
                 self.answer(stream, message);
             }
         }
+    }
+
+    /// The phase that a message begins.
+    fn phase_of(&mut self, message: &HostMessage) -> &'static str {
+        if matches!(message, HostMessage::Reseed(_)) {
+            self.certified += 1;
+            if self.certified > 1 {
+                return "resume";
+            }
+        }
+        phase_of(message)
     }
 
     fn is(&self, phase: &str) -> bool {

@@ -5,7 +5,7 @@
 
 use super::error::VmError;
 use super::find::find_for_sure;
-use super::stop::{Overdue, StopRequest, bring_down};
+use super::stop::{Overdue, StopRequest, bring_down, still_runs};
 use crate::clock;
 use crate::error::Error;
 use crate::reconcile::{cgroups, leftovers, settle};
@@ -36,7 +36,8 @@ pub struct Removal {
 ///
 /// # Errors
 /// [`VmError::WrongState`] when it lives and is not to be stopped; [`VmError::DiskGoes`] when its disk is to
-/// stay, and a removal was begun before in which it is not; [`VmError::LeftBehind`] when something of it cannot
+/// stay, and a removal was begun before in which it is not; [`VmError::StillRuns`] when a stop that was asked for before
+/// takes longer than this one waits, and is not cut short; [`VmError::LeftBehind`] when something of it cannot
 /// be removed: then its row stays, and the removal can be asked for again.
 pub fn remove(site: &Site, name: &str, removal: Removal) -> Result<VmRemovedView, Error> {
     let vm = find_for_sure(site, name)?;
@@ -98,11 +99,20 @@ fn end(site: &Site, vm: &VmRow, request: StopRequest) -> Result<(), Error> {
     let vm = super::find::reread(site, vm.id)?;
     let Some(incarnation) = vm.incarnation else { return Ok(()) };
     if vm.state.is_living() {
-        bring_down(site, incarnation, request, Overdue::PutDown)?;
+        bring_down(site, incarnation, request, overdue(&vm))
+            .map_err(|error| still_runs(error, vm.name.as_str()))?;
     } else {
         settle(site, incarnation)?;
     }
     Ok(())
+}
+
+/// A stop that somebody asked for before may have been given more time than this removal gives.
+fn overdue(vm: &VmRow) -> Overdue {
+    match (vm.stop_requested_unix_ns, vm.removal_requested_unix_ns) {
+        (Some(stop), Some(removal)) if stop < removal => Overdue::Leave,
+        _ => Overdue::PutDown,
+    }
 }
 
 /// The row goes only when everything else is gone.

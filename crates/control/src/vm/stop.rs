@@ -79,7 +79,8 @@ fn to_end(noted: StopNote, force: bool) -> Option<(IncarnationId, Overdue)> {
     }
 }
 
-fn still_runs(error: Error, name: &str) -> Error {
+/// Tells by its name what did not end.
+pub(super) fn still_runs(error: Error, name: &str) -> Error {
     match error {
         Error::Reconcile(ReconcileError::StillRuns { .. }) => {
             VmError::StillRuns { name: name.to_owned() }.into()

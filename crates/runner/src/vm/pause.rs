@@ -8,12 +8,15 @@
 //! heard it.
 
 use crate::boot::{Core, chain};
-use crate::certify::{self, Nameplate};
+use crate::certify::{self, CertifyError, Nameplate};
 use crate::clock;
 use crate::decision::{self, Ending, Phase};
 use crate::event::{Interrupt, Sources};
-use outlast_machine::backend::Backend;
-use outlast_model::timeout;
+use crate::link::Fault;
+use crate::program::interrupt_of;
+use outlast_machine::backend::{Backend, BackendError};
+use outlast_model::{DeathCause, Outcome, timeout};
+use thiserror::Error;
 
 /// What came of it: the answer for whoever asked, or what happened meanwhile.
 pub(super) type Paused = Result<Result<(), String>, Cut>;
@@ -24,6 +27,20 @@ pub(super) enum Cut {
     Interrupt(Interrupt),
     /// The guest is not fit to run.
     Unfit(Ending),
+}
+
+/// Why a guest does not go on.
+#[derive(Debug, Error)]
+enum NotOn {
+    /// Its boot left something out.
+    #[error("there is no VMM, or no agent")]
+    Unbooted,
+    /// Its VMM did not let it.
+    #[error(transparent)]
+    Vmm(#[from] BackendError),
+    /// It is not what it must be.
+    #[error(transparent)]
+    Unfit(#[from] CertifyError),
 }
 
 /// Stops the vCPUs.
@@ -55,8 +72,11 @@ pub(super) async fn resume<B: Backend>(core: &mut Core<B>, sources: &mut Sources
         };
         match certified {
             Ok(Ok(())) => {}
-            Ok(Err(cause)) => return Err(unfit(&cause)),
-            Err(_) => return Err(unfit(&format!("it took longer than {} s", timeout::BOOT.as_secs()))),
+            Ok(Err(error)) => return Err(Cut::Unfit(unfit(&error, sources).await)),
+            Err(_) => {
+                let late = format!("{UNFIT}: it took longer than {} s", timeout::BOOT.as_secs());
+                return Err(Cut::Unfit(decision::interrupted(Phase::Running, &Interrupt::AgentSilent(late))));
+            }
         }
         core.paused = false;
         core.desk.state.set("running");
@@ -64,22 +84,34 @@ pub(super) async fn resume<B: Backend>(core: &mut Core<B>, sources: &mut Sources
     Ok(write_down(core, false).await)
 }
 
-async fn go_on<B: Backend>(core: &mut Core<B>) -> Result<(), String> {
+async fn go_on<B: Backend>(core: &mut Core<B>) -> Result<(), NotOn> {
     let nameplate = Nameplate::of(&core.intent.purpose, core.id);
     let (Some(vmm), Some(link), Some(hello)) = (core.vmm.as_mut(), core.link.as_mut(), core.hello.as_ref())
     else {
-        return Err("there is no VMM, or no agent".to_owned());
+        return Err(NotOn::Unbooted);
     };
-    vmm.resume().await.map_err(|error| chain(&error))?;
-    let certificate = certify::certify(link, hello, nameplate).await.map_err(|error| chain(&error))?;
+    vmm.resume().await?;
+    let certificate = certify::certify(link, hello, nameplate).await?;
     core.certificate = Some(certificate);
     Ok(())
 }
 
-/// A guest that cannot be certified is of no use to anybody.
-fn unfit(cause: &str) -> Cut {
-    let sentence = format!("the guest could not be certified after it was resumed: {cause}");
-    Cut::Unfit(decision::interrupted(Phase::Running, &Interrupt::AgentSilent(sentence)))
+/// What is said of a guest that cannot be certified.
+const UNFIT: &str = "the guest could not be certified after it was resumed";
+
+/// A guest that cannot be certified is of no use to anybody. A link that failed says why by itself, or its VMM does.
+async fn unfit(error: &NotOn, sources: &mut Sources) -> Ending {
+    let said = format!("{UNFIT}: {}", chain(error));
+    let mut ending = match error {
+        NotOn::Unfit(CertifyError::Link(error)) if error.fault() != Fault::Refusal => {
+            decision::interrupted(Phase::Running, &interrupt_of(error, sources).await)
+        }
+        NotOn::Unfit(_) | NotOn::Vmm(_) | NotOn::Unbooted => {
+            return Ending::new(Outcome::Lost { cause: said.clone() }, DeathCause::NotCertified, said);
+        }
+    };
+    ending.evidence.push(said);
+    ending
 }
 
 async fn write_down<B: Backend>(core: &Core<B>, paused: bool) -> Result<(), String> {
