@@ -5,7 +5,7 @@ use crate::deadline::{until, within};
 use crate::process::{self, Process};
 use crate::setup::Setup;
 use crate::user::User;
-use crate::{evidence, library, program};
+use crate::{evidence, library, program, systemd};
 use outlast_prove::inventory::Tree;
 use outlast_prove::{FaultPoint, Inventory, Scope};
 use outlast_wire::journal::{Journal, JournalEntry};
@@ -296,17 +296,20 @@ impl Lab {
             let name = |evidence: Evidence| Some(evidence.path().file_name()?.to_str()?.to_owned());
             library.only_naming(ids.filter_map(name))
         };
-        Scope::new()
+        // Static by contract: the family, and where all runners are.
+        let static_cgroups = ["outlast", "outlast/runners"];
+        let scope = Scope::new()
             .with_places(&self.places)
             .with_tree(library)
-            // Nobody else's: every test has its own.
-            .with_tree(Tree::all("/run"))
-            .with_tree(Tree::all("/var/tmp"))
-            // Static by contract: the family, and where all runners are.
-            .with_cgroups("", &["outlast", "outlast/runners"])
-            .with_open_files_of(1)
             .with_open_files_of(std::process::id())
-            .with_memory_directory("/dev/shm")
+            .with_memory_directory("/dev/shm");
+        if systemd::is_first() {
+            // Where it keeps what it does is its own.
+            return scope.with_cgroups("", &[&static_cgroups[..], &systemd::OWN_CGROUPS].concat());
+        }
+        // Nobody else's: every test has its own.
+        let trees = scope.with_tree(Tree::all("/run")).with_tree(Tree::all("/var/tmp"));
+        trees.with_cgroups("", &static_cgroups).with_open_files_of(1)
     }
 
     /// That the host is as it was at the beginning, as soon as it is, or after the kernel has had its time.

@@ -36,6 +36,7 @@ pub mod process;
 pub mod program;
 pub mod setup;
 pub mod skip;
+pub mod systemd;
 mod user;
 pub mod vm;
 

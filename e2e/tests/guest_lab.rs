@@ -1,4 +1,5 @@
-//! Hosts that this one is not, as machines of their own: KVM that works, cgroup v2 alone, both versions at once. And the lab itself: what must turn it red does.
+//! Hosts that this one is not, as machines of their own: KVM that works, cgroup v2 alone, both versions at once,
+//! systemd, a clock that may be set. And the lab itself: what must turn it red does.
 
 use outlast_e2e::guest_lab::cases::cgroup::a_vmm_killed_for_want_of_memory;
 use outlast_e2e::guest_lab::{Suite, run};
@@ -26,6 +27,16 @@ fn long_cgroup_v2_holds_limits_and_kills_what_it_must() {
 #[test]
 fn long_a_hybrid_of_both_cgroup_versions_is_used_as_one() {
     green(Suite::Hybrid);
+}
+
+#[test]
+fn long_systemd_gives_every_run_a_scope_of_its_own() {
+    green(Suite::Systemd);
+}
+
+#[test]
+fn long_a_hosts_clock_that_is_stepped_moves_no_deadline_and_every_guest_knows_the_time() {
+    green(Suite::Clock);
 }
 
 #[test]

@@ -81,7 +81,9 @@ fn adopt(site: &Site, incarnation: IncarnationId) {
     let adopted = || -> Result<(), Error> {
         let store = site.store()?;
         let Some(runner) = store.incarnation(incarnation)?.and_then(|row| row.runner) else { return Ok(()) };
-        if let (Sighting::Alive(_), Ok(hierarchy)) = (Process::open(&runner), Hierarchy::detect()) {
+        if let (Sighting::Alive(_), Ok(hierarchy)) =
+            (Process::open(&runner), Hierarchy::detect_or_do_without())
+        {
             let group = IncarnationCgroup::named(&hierarchy, store.id(), incarnation);
             if let Err(error) = group.adopt_runner(runner.pid) {
                 tracing::warn!(%error, "a runner whose launcher died stays in our control group");

@@ -5,10 +5,14 @@
 //!      ◄──exit───┘
 //! ```
 //!
+//! Under systemd the launcher begins in a scope of the incarnation's. Without an answer of systemd's in time it is
+//! started again without one: what the incarnation lives in then is found and told by the runner.
+//!
 //! The launcher opens a session of its own, so a runner survives the terminal. What the runner is to do stands
 //! in the store; nothing but the lease, the locks on what it uses, and its name is handed over.
 
 use crate::site::{Site, SiteError};
+use outlast_machine::cgroup::Hierarchy;
 use outlast_machine::image::Lease as Lock;
 use outlast_machine::process::{Process, ProcessError};
 use outlast_machine::sys;
@@ -144,14 +148,81 @@ pub(crate) struct Launched {
 pub(crate) fn launch(site: &Site, order: &Order<'_>) -> Result<Launched, LaunchError> {
     let program = site.runner()?;
     let log = site.places().evidence(order.incarnation).runner_log();
-    let mut command = command(site, order, &program);
-    if let Some(hold) = order.hold {
-        command.args(["--hold", &hold.to_string()]);
+    let Started { child, lease, presence } =
+        if let Some(started) = start_in_scope(site, order, &program, &log)? {
+            started
+        } else {
+            let mut command = Command::new(&program);
+            command.env_clear();
+            start(site, order, command, (&program, &log), None)?
+        };
+    Ok(Launched { lease, presence, launcher: await_exit(child, order.incarnation, &log) })
+}
+
+/// A launcher that was started, and our ends of what it inherited.
+struct Started {
+    child: Child,
+    lease: Option<Lease>,
+    presence: Presence,
+}
+
+/// Starts the launcher in a scope, where systemd gives one in time.
+///
+/// The launcher says that it is in there before it does anything, so one that has not said it can be killed and
+/// forgotten: a scope that comes too late is empty, and systemd removes it.
+fn start_in_scope(
+    site: &Site,
+    order: &Order<'_>,
+    program: &Path,
+    log: &Path,
+) -> Result<Option<Started>, LaunchError> {
+    let hierarchy = Hierarchy::detect_or_do_without();
+    let Some(scopes) = hierarchy.as_ref().ok().and_then(Hierarchy::scopes) else { return Ok(None) };
+    let mut command = scopes.command(order.store, order.incarnation);
+    command.arg(program);
+    let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    let (settled, says) = pipe.map_err(|errno| LaunchError::Inheritance(errno.into()))?;
+    let mut started = match start(site, order, command, (program, log), Some(says)) {
+        Ok(started) => started,
+        Err(LaunchError::Spawn { source, .. }) => {
+            tracing::warn!(error = %source, "systemd cannot be asked for a scope");
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    if has_settled(settled) {
+        return Ok(Some(started));
     }
-    command.stderr(open_log(&log)?);
+    // It is our child and not waited for: its pid is its own.
+    let _ = started.child.kill();
+    let _ = started.child.wait();
+    tracing::warn!(said = last_words(log), "systemd gave no scope: going on without");
+    Ok(None)
+}
+
+/// Whether the launcher said it in time, and not that it is gone.
+fn has_settled(pipe: OwnedFd) -> bool {
+    let said = crate::wait::readable(&[pipe.as_fd()], timeout::SCOPE);
+    matches!(said, Ok(Some(_))) && matches!(File::from(pipe).read(&mut [0]), Ok(1))
+}
+
+/// Starts the launcher by a command that ends with the program.
+fn start(
+    site: &Site,
+    order: &Order<'_>,
+    mut command: Command,
+    (program, log): (&Path, &Path),
+    says_scope: Option<OwnedFd>,
+) -> Result<Started, LaunchError> {
+    add_arguments(&mut command, site, order);
+    command.stderr(open_log(log)?);
     let mut inherited = locks_of(order)?;
     let (presence, theirs) = presence().map_err(LaunchError::Inheritance)?;
     inherited.push(theirs);
+    if let Some(says) = says_scope {
+        command.arg("--scope-fd").arg(says.as_raw_fd().to_string());
+        inherited.push(says);
+    }
     let mut lease = None;
     if order.leased {
         let (ours, theirs) = pair().map_err(LaunchError::Inheritance)?;
@@ -164,13 +235,12 @@ pub(crate) fn launch(site: &Site, order: &Order<'_>) -> Result<Launched, LaunchE
     // Order matters: the command owns the runner's ends of lease and presence here. Until it is dropped no end of
     // file can be seen.
     drop(command);
-    let child = spawned.map_err(|source| LaunchError::Spawn { program, source })?;
-    Ok(Launched { lease, presence, launcher: await_exit(child, order.incarnation, &log) })
+    let child = spawned.map_err(|source| LaunchError::Spawn { program: program.to_owned(), source })?;
+    Ok(Started { child, lease, presence })
 }
 
-fn command(site: &Site, order: &Order<'_>, program: &Path) -> Command {
+fn add_arguments(command: &mut Command, site: &Site, order: &Order<'_>) {
     let places = site.places();
-    let mut command = Command::new(program);
     command
         .arg("launch")
         .arg("--home")
@@ -181,11 +251,12 @@ fn command(site: &Site, order: &Order<'_>, program: &Path) -> Command {
         .arg(places.library().path())
         .args(["--store", &order.store.to_string()])
         .args(["--incarnation", &order.incarnation.to_string()])
-        .env_clear()
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null());
-    command
+    if let Some(hold) = order.hold {
+        command.args(["--hold", &hold.to_string()]);
+    }
 }
 
 fn open_log(path: &Path) -> Result<File, LaunchError> {

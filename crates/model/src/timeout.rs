@@ -8,6 +8,8 @@ pub const CLAIM: Duration = Duration::from_secs(10);
 pub const ATTEMPT: Duration = Duration::from_secs(10);
 /// The process that is tried inside them.
 pub const ATTEMPT_INSIDE: Duration = Duration::from_secs(5);
+/// systemd has given a scope this long after it was asked for one, or the launcher is started without.
+pub const SCOPE: Duration = Duration::from_secs(4);
 /// A boot, from claim to published. A cold boot in emulation takes 2–4 s here; a loaded host needs more.
 pub const BOOT: Duration = Duration::from_secs(60);
 /// The canary boot that decides whether KVM is usable.
@@ -77,6 +79,7 @@ pub const fn of_state(bytes: u64) -> Duration {
 }
 
 const _: () = {
+    assert!(2 * SCOPE.as_millis() < CLAIM.as_millis());
     assert!(MONITOR.as_millis() < BOOT.as_millis());
     // Who waits for the outer one is told what the inner one came to.
     assert!(ATTEMPT_INSIDE.as_millis() + DEATH.as_millis() < ATTEMPT.as_millis());

@@ -42,6 +42,8 @@ pub(crate) struct Order {
     pub(crate) identity: Option<RawFd>,
     /// Where the launcher is to stand still; the runner's own fault point stands in its intent.
     pub(crate) hold: Option<Hold>,
+    /// Where a launcher that was started in a scope says that it is in there.
+    pub(crate) scope: Option<RawFd>,
 }
 
 /// An argument that cannot be used.
@@ -78,6 +80,7 @@ struct Written {
     identity: Option<OsString>,
     spec: Option<OsString>,
     hold: Option<OsString>,
+    scope: Option<OsString>,
 }
 
 /// Reads the words after the program's name.
@@ -115,6 +118,7 @@ impl Written {
                 Some("--lease-fd") => (&mut written.lease, "lease-fd"),
                 Some("--identity-fd") => (&mut written.identity, "identity-fd"),
                 Some("--spec-fd") => (&mut written.spec, "spec-fd"),
+                Some("--scope-fd") => (&mut written.scope, "scope-fd"),
                 Some("--hold") => (&mut written.hold, "hold"),
                 Some(_) | None => return Err(ArgumentError::Unknown(option)),
             };
@@ -135,6 +139,7 @@ impl Written {
             incarnation: parsed("incarnation", self.incarnation)?,
             lease: self.lease.map(|fd| descriptor("lease-fd", Some(fd))).transpose()?,
             identity: self.identity.map(|fd| descriptor("identity-fd", Some(fd))).transpose()?,
+            scope: self.scope.map(|fd| descriptor("scope-fd", Some(fd))).transpose()?,
             hold: self.hold.map(|hold| parsed("hold", Some(hold))).transpose()?,
         })
     }

@@ -24,7 +24,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::vm::{self, Asks};
 use crate::{init, program, template};
 use outlast_machine::backend::Backend;
-use outlast_machine::cgroup::{CgroupError, Hierarchy};
+use outlast_machine::cgroup::{CgroupError, Hierarchy, IncarnationCgroup};
 use outlast_machine::jail;
 use outlast_machine::namespace::{self, NamespaceError};
 use outlast_machine::qemu::Qemu;
@@ -124,8 +124,9 @@ async fn live(order: &Order, who: ProcessIdentity) -> Result<(), RunError> {
         vm,
     });
     let mut journal = Journal::open(&evidence.journal()).map_err(RunError::Journal)?;
-    if let Some(by) = hierarchy.stand_in() {
-        journal.note(JournalEntry::Limits { by: by.to_owned() });
+    let cgroup = IncarnationCgroup::named(&hierarchy, order.store, id);
+    if let Some(by) = cgroup.limited_by() {
+        journal.note(JournalEntry::Limits { by });
     }
     if let Some(why) = jail::keeps_root() {
         journal.note(JournalEntry::KeepsUser { why });
@@ -134,7 +135,7 @@ async fn live(order: &Order, who: ProcessIdentity) -> Result<(), RunError> {
     let fault_point = FaultPoint::new(hold, evidence.hold());
     match intent.machine.backend.as_str() {
         Qemu::NAME => {
-            let core = Core::<Qemu>::new(order, (who, hierarchy), intent, (ledger, journal, desk));
+            let core = Core::<Qemu>::new(order, (who, cgroup), intent, (ledger, journal, desk));
             Incarnation { core, sources, asks, fault_point }.live().await
         }
         other => Err(RunError::Backend(other.to_owned())),

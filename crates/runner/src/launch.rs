@@ -3,6 +3,9 @@
 //! It exists because only a process outside a PID namespace can see what its PID 1 is called out there. The
 //! runner has no effect before it has read its identity, so a launcher that dies anywhere leaves nothing but
 //! (perhaps) an empty cgroup, which is found by its name.
+//!
+//! Under systemd it begins in a scope of the incarnation's, and so does all that it starts. It says so before it does
+//! anything: whoever started it does so again without a scope when it does not.
 
 use crate::arguments::Order;
 use crate::hold::FaultPoint;
@@ -13,7 +16,7 @@ use outlast_machine::sys;
 use outlast_model::{Edge, LauncherStep, timeout};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use thiserror::Error;
@@ -39,6 +42,9 @@ pub(crate) enum LaunchError {
     /// What a runner begins with does not work.
     #[error("{0}")]
     Attempt(String),
+    /// The scope.
+    #[error("cannot say that this is the scope that was asked for")]
+    Scope(#[source] io::Error),
     /// Telling it.
     #[error("cannot tell the runner who it is")]
     Tell(#[source] io::Error),
@@ -53,16 +59,36 @@ pub(crate) fn launch(order: &Order) -> Result<(), LaunchError> {
     let _ = rustix::process::setsid();
     let fault_point = FaultPoint::new(order.hold, order.places.evidence(order.incarnation).hold());
     let hierarchy = Hierarchy::detect_or_do_without().map_err(LaunchError::Cgroup)?;
-    let cgroup = held(&fault_point, LauncherStep::Cgroup, || {
-        IncarnationCgroup::create(&hierarchy, order.store, order.incarnation).map_err(LaunchError::Cgroup)
-    })?;
+    let scope = order.scope.map(|number| settle(order, &hierarchy, number)).transpose()?;
+    let cgroup = held(&fault_point, LauncherStep::Cgroup, || make_cgroup(order, &hierarchy, scope))?;
     let launched = start_runner(order, &fault_point)
         .and_then(|runner| held(&fault_point, LauncherStep::Adopt, || adopt(&cgroup, runner)));
     if launched.is_err() {
         // What cannot be removed now is found by its name later.
-        let _ = cgroup.remove(timeout::DEATH);
+        let _ = cgroup.remove_from_inside(timeout::DEATH);
     }
     launched
+}
+
+/// Makes sure that this process is in the scope it is to be in, and says so.
+fn settle(order: &Order, hierarchy: &Hierarchy, number: RawFd) -> Result<IncarnationCgroup, LaunchError> {
+    let pipe = sys::take_inherited(number).map_err(LaunchError::Scope)?;
+    let scope = IncarnationCgroup::of_own_scope(hierarchy, order.store, order.incarnation);
+    let scope = scope.map_err(LaunchError::Cgroup)?;
+    File::from(pipe).write_all(b"\n").map_err(LaunchError::Scope)?;
+    Ok(scope)
+}
+
+fn make_cgroup(
+    order: &Order,
+    hierarchy: &Hierarchy,
+    scope: Option<IncarnationCgroup>,
+) -> Result<IncarnationCgroup, LaunchError> {
+    let made = match scope {
+        Some(scope) => scope.furnish().map(|()| scope),
+        None => IncarnationCgroup::create(hierarchy, order.store, order.incarnation),
+    };
+    made.map_err(LaunchError::Cgroup)
 }
 
 /// Moves the runner out of the cgroup of whoever asked for it, whose end must not take it along. Moving takes

@@ -93,7 +93,8 @@ pub struct WorkloadView {
     pub truncated_bytes: u64,
     /// Pid of the runner while it lives.
     pub runner_pid: Option<u32>,
-    /// What limits the VMM instead of control groups, in a sentence, where there are none.
+    /// What keeps the limits of the VMM, in a sentence, where that is not a control group of outlast's own: a scope of
+    /// systemd's, or limits of processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limited_by: Option<String>,
     /// Why the superuser's VMM has no user id of its own, in a sentence, where it has none.

@@ -32,6 +32,10 @@ pub enum Suite {
     Cgroup2,
     /// Control groups, both versions at once.
     Hybrid,
+    /// Scopes of systemd's, which is the first process there.
+    Systemd,
+    /// The host's clock is stepped.
+    Clock,
     /// For the harness itself: a case fails.
     Red,
     /// For the harness itself: the machine goes away in the middle of a case.
@@ -40,7 +44,8 @@ pub enum Suite {
 
 impl Suite {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Kvm, Self::Cgroup2, Self::Hybrid, Self::Red, Self::Silent];
+    pub const ALL: [Self; 7] =
+        [Self::Kvm, Self::Cgroup2, Self::Hybrid, Self::Systemd, Self::Clock, Self::Red, Self::Silent];
 
     /// Its name, on the guest's kernel command line.
     pub const fn name(self) -> &'static str {
@@ -48,6 +53,8 @@ impl Suite {
             Self::Kvm => "kvm",
             Self::Cgroup2 => "cgroup2",
             Self::Hybrid => "hybrid",
+            Self::Systemd => "systemd",
+            Self::Clock => "clock",
             Self::Red => "red",
             Self::Silent => "silent",
         }
@@ -64,6 +71,8 @@ impl Suite {
             Self::Kvm => cases::kvm::CASES,
             Self::Cgroup2 => cases::cgroup::V2,
             Self::Hybrid => cases::cgroup::HYBRID,
+            Self::Systemd => cases::scope::CASES,
+            Self::Clock => cases::clock::CASES,
             Self::Red => cases::control::RED,
             Self::Silent => cases::control::SILENT,
         }
@@ -73,14 +82,21 @@ impl Suite {
     pub const fn cgroups(self) -> Cgroups {
         match self {
             Self::Hybrid => Cgroups::Hybrid,
-            Self::Kvm | Self::Cgroup2 | Self::Red | Self::Silent => Cgroups::V2,
+            Self::Kvm | Self::Cgroup2 | Self::Systemd | Self::Clock | Self::Red | Self::Silent => Cgroups::V2,
         }
+    }
+
+    /// Whether systemd is the first process, and not the lab's own program.
+    pub const fn begins_with_systemd(self) -> bool {
+        matches!(self, Self::Systemd)
     }
 
     /// The net behind everything: a machine that has not powered itself off by then is killed, and red.
     pub const fn deadline(self) -> Duration {
         match self {
-            Self::Kvm | Self::Cgroup2 | Self::Hybrid => Duration::from_secs(1800),
+            Self::Kvm | Self::Cgroup2 | Self::Hybrid | Self::Systemd | Self::Clock => {
+                Duration::from_secs(1800)
+            }
             // They boot and do nothing else: five seconds, or minutes on a machine that is busy.
             Self::Red | Self::Silent => Duration::from_secs(600),
         }

@@ -18,8 +18,9 @@ const SUITE: &str = "bookworm";
 const MIRROR: &str = "http://deb.debian.org/debian";
 /// Names another mirror, as for images; an address behind a comma is for security updates, which the lab leaves out.
 const MIRROR_VARIABLE: &str = "OUTLAST_MIRROR";
-/// The stock kernel, which has KVM as modules, and what the inventory asks.
-const PACKAGES: &str = "nftables,linux-image-cloud-amd64";
+/// The stock kernel, which has KVM as modules, what the inventory asks, and systemd for those machines that begin
+/// with it: with a bus and logins, without which no user has a manager.
+const PACKAGES: &str = "nftables,linux-image-cloud-amd64,systemd-sysv,dbus,libpam-systemd";
 /// What nobody reads in there.
 const LEFT_OUT: [&str; 4] =
     ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"];

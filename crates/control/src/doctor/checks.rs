@@ -6,12 +6,13 @@ use crate::error::{Error, chain};
 use crate::incarnation::Ground;
 use crate::notice::Notify;
 use crate::site::{Site, closed_home};
-use outlast_machine::cgroup::Hierarchy;
+use outlast_machine::cgroup::{CgroupError, Hierarchy};
 use outlast_machine::host::{self, KvmDevice};
 use outlast_machine::image::lean::{self, LeanKernel};
 use outlast_machine::image::{self, Bootable, LibraryError, Recipe};
 use outlast_machine::{jail, namespace, vmm_root};
 use outlast_model::limit::DISK_RESERVE;
+use outlast_model::timeout;
 use outlast_wire::view::CheckView;
 use rustix::fs::{Access, access};
 use std::path::{Path, PathBuf};
@@ -142,8 +143,21 @@ fn tap() -> CheckView {
     }
 }
 
+/// Systemd is asked, and not only looked at: a manager that does not answer gives no scope.
 fn cgroup() -> CheckView {
-    match Hierarchy::detect_or_do_without() {
+    let hierarchy = Hierarchy::detect_or_do_without();
+    let scopes = hierarchy.as_ref().ok().and_then(Hierarchy::scopes);
+    let Some(refusal) = scopes.and_then(|scopes| scopes.attempt(timeout::SCOPE).err()) else {
+        return groups(hierarchy);
+    };
+    let groups = groups(hierarchy.map(Hierarchy::without_scopes));
+    let again = Some("systemctl list-jobs; systemctl --user list-jobs".to_owned());
+    check("cgroup", WARNING, format!("{}; systemd gives no scope: {}", groups.found, chain(&refusal)), again)
+}
+
+fn groups(hierarchy: Result<Hierarchy, CgroupError>) -> CheckView {
+    match hierarchy {
+        Ok(hierarchy) if hierarchy.scopes().is_some() => check("cgroup", OK, hierarchy.describe(), None),
         Ok(hierarchy) => match hierarchy.stand_in() {
             None => check("cgroup", OK, hierarchy.describe(), None),
             Some(words) => check("cgroup", WARNING, format!("limits: {words}"), delegation()),
@@ -152,11 +166,12 @@ fn cgroup() -> CheckView {
     }
 }
 
-/// What has control groups delegated to a user: systemd's manager of that user, on cgroup v2.
+/// What has control groups delegated to a user: systemd's manager of that user, on cgroup v2. It runs while the user
+/// is logged in, or lingers.
 fn delegation() -> Option<String> {
     let has_systemd = Path::new("/run/systemd/system").is_dir();
     let is_v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-    (has_systemd && is_v2).then(|| "systemd-run --user --scope outlast run …".to_owned())
+    (has_systemd && is_v2).then(|| "sudo loginctl enable-linger $USER".to_owned())
 }
 
 fn user_namespaces(site: &Site) -> CheckView {

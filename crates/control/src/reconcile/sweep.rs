@@ -181,20 +181,20 @@ fn holds_only_input(evidence: &Evidence) -> bool {
 
 fn remove_cgroup(store: StoreId, id: IncarnationId, within: Duration) -> io::Result<()> {
     // Where there are no control groups, there is none to remove.
-    let Ok(hierarchy) = Hierarchy::detect() else { return Ok(()) };
+    let Ok(hierarchy) = Hierarchy::detect_or_do_without() else { return Ok(()) };
     let removed = IncarnationCgroup::named(&hierarchy, store, id).remove(within);
     removed.map(drop).map_err(io::Error::other)
 }
 
 /// What the kernel counted in an incarnation's control group, a sentence each.
 pub(super) fn counted(store: StoreId, id: IncarnationId) -> Vec<String> {
-    let Ok(hierarchy) = Hierarchy::detect() else { return Vec::new() };
+    let Ok(hierarchy) = Hierarchy::detect_or_do_without() else { return Vec::new() };
     IncarnationCgroup::named(&hierarchy, store, id).events().sentences()
 }
 
 /// The incarnations of this store that have a control group.
 pub(crate) fn cgroups(store: StoreId) -> Vec<IncarnationId> {
-    let listed = Hierarchy::detect().and_then(|hierarchy| cgroup::list(&hierarchy, store));
+    let listed = Hierarchy::detect_or_do_without().and_then(|hierarchy| cgroup::list(&hierarchy, store));
     listed.unwrap_or_else(|error| {
         tracing::debug!(%error, "control groups cannot be listed");
         Vec::new()

@@ -3,6 +3,7 @@
 //! Read from /proc/self/mountinfo and /proc/self/cgroup, which tests hand in as text. Makes nothing but the
 //! delegation of controllers downwards, which v2 wants.
 
+use super::scope::Scopes;
 use super::{CgroupError, make};
 use crate::host;
 use rustix::fs::Access;
@@ -13,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 /// The controllers in use, in the order in which groups are made. Each costs a directory and a move per start
 /// on v1, so only what is read or set is in here: `memory` tells a VMM killed for want of memory, and all three
 /// take the limits of a VMM.
-const CONTROLLERS: &[&str] = &["memory", "pids", "cpu"];
+pub(super) const CONTROLLERS: &[&str] = &["memory", "pids", "cpu"];
 
 /// The control group hierarchies that are used on this host: one or more of v1, the one of v2, or, on a hybrid
 /// host, some of v1 and what v1 left to v2.
@@ -22,6 +23,8 @@ pub struct Hierarchy {
     trees: Vec<Tree>,
     /// What stands in for them where there are none.
     stand_in: Option<String>,
+    /// Where systemd keeps the groups: what is asked first.
+    scopes: Option<Scopes>,
 }
 
 /// One hierarchy: where we may make groups in it, and what it controls for us.
@@ -54,7 +57,9 @@ impl Hierarchy {
             std::fs::read_to_string(path)
                 .map_err(|error| CgroupError::Unavailable { reason: format!("cannot read {path}: {error}") })
         };
-        Self::detect_in(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?, Path::new("/"))
+        let (mountinfo, top) = (read("/proc/self/mountinfo")?, Path::new("/"));
+        let scopes = Scopes::find(&mounts(&mountinfo), top, host::ordinary_user());
+        Ok(Self { scopes, ..Self::detect_in(&mountinfo, &read("/proc/self/cgroup")?, top)? })
     }
 
     /// As [`Self::detect`], but an ordinary user to whom nothing is delegated does without: there are no directories then,
@@ -65,7 +70,9 @@ impl Hierarchy {
     pub fn detect_or_do_without() -> Result<Self, CgroupError> {
         match (Self::detect(), host::ordinary_user()) {
             (Err(CgroupError::Unavailable { .. }), Some(user)) => {
-                Ok(Self { trees: Vec::new(), stand_in: Some(instead(user)) })
+                let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+                let scopes = Scopes::find(&mounts(&mountinfo), Path::new("/"), Some(user));
+                Ok(Self { trees: Vec::new(), stand_in: Some(instead(user)), scopes })
             }
             (detected, _) => detected,
         }
@@ -78,7 +85,7 @@ impl Hierarchy {
 
     /// As [`Self::detect`], from the texts of the two files, with every path looked up below `prefix`.
     pub fn detect_in(mountinfo: &str, own: &str, prefix: &Path) -> Result<Self, CgroupError> {
-        let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
+        let mounts = mounts(mountinfo);
         let mut trees = v1_trees(&mounts, prefix);
         if let Some(tree) = trees.iter().find(|tree| !writable(&tree.root)) {
             return Err(unavailable(format!("{} is not writable", tree.root.display())));
@@ -95,11 +102,25 @@ impl Hierarchy {
             Err(reason) if trees.is_empty() => return Err(unavailable(reason)),
             Err(_) => {}
         }
-        Ok(Self { trees, stand_in: None })
+        Ok(Self { trees, stand_in: None, scopes: None })
+    }
+
+    /// Where systemd keeps the groups, the scopes it may be asked for.
+    pub fn scopes(&self) -> Option<&Scopes> {
+        self.scopes.as_ref()
+    }
+
+    /// The same host without systemd's help: what is used where that does not answer.
+    #[must_use]
+    pub fn without_scopes(self) -> Self {
+        Self { scopes: None, ..self }
     }
 
     /// One sentence for people: each hierarchy with its controllers, and which of those in use are nowhere.
     pub fn describe(&self) -> String {
+        if let Some(scopes) = &self.scopes {
+            return scopes.describe(CONTROLLERS);
+        }
         if let Some(stand_in) = &self.stand_in {
             return stand_in.clone();
         }
@@ -131,7 +152,7 @@ impl Hierarchy {
     #[cfg(test)]
     pub(super) fn v1_at(roots: Vec<(PathBuf, &'static str)>) -> Self {
         let tree = |(root, controller)| Tree { root, version: Version::V1, controllers: vec![controller] };
-        Self { trees: roots.into_iter().map(tree).collect(), stand_in: None }
+        Self { trees: roots.into_iter().map(tree).collect(), stand_in: None, scopes: None }
     }
 
     #[cfg(test)]
@@ -139,11 +160,23 @@ impl Hierarchy {
         Self {
             trees: vec![Tree { root, version: Version::V2, controllers: CONTROLLERS.to_vec() }],
             stand_in: None,
+            scopes: None,
         }
+    }
+
+    /// Of an ordinary user to whom nothing else is delegated.
+    #[cfg(test)]
+    pub(super) fn with_scopes(scopes: Scopes) -> Self {
+        Self { trees: Vec::new(), stand_in: Some(instead(1000)), scopes: Some(scopes) }
     }
 }
 
 impl Tree {
+    /// A scope, whose controllers are those that systemd gave it.
+    pub(super) fn scope(directory: &Path) -> Self {
+        Self { root: directory.to_owned(), version: Version::V2, controllers: CONTROLLERS.to_vec() }
+    }
+
     /// Makes the directories `path` below the root, each handing the controllers down to the next on v2.
     ///
     /// A controller that cannot be handed down (the group above keeps it, or holds processes itself) is not
@@ -160,7 +193,7 @@ impl Tree {
     }
 
     /// Enables for the children of `directory` whatever of its controllers it has and has not handed down yet.
-    fn hand_down(&self, directory: &Path) {
+    pub(super) fn hand_down(&self, directory: &Path) {
         if self.version == Version::V1 {
             return;
         }
@@ -217,7 +250,7 @@ fn v2_tree(mounts: &[Mount], own: &str, prefix: &Path) -> Result<Tree, String> {
 }
 
 /// The words of a file of v2; none when it cannot be read.
-fn words(file: &Path) -> Vec<String> {
+pub(super) fn words(file: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     text.split_whitespace().map(str::to_owned).collect()
 }
@@ -234,12 +267,12 @@ fn writable(path: &Path) -> bool {
     rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }
 
-fn below(prefix: &Path, absolute: &Path) -> PathBuf {
+pub(super) fn below(prefix: &Path, absolute: &Path) -> PathBuf {
     prefix.join(absolute.strip_prefix("/").unwrap_or(absolute))
 }
 
 /// Our own path in the v2 hierarchy: the line `0::/PATH`.
-fn own_v2_path(own: &str) -> &str {
+pub(super) fn own_v2_path(own: &str) -> &str {
     own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/")
 }
 
@@ -263,14 +296,18 @@ fn delegation_candidates(top: &Path, own: &str) -> Vec<PathBuf> {
 }
 
 /// One line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
-struct Mount {
-    point: PathBuf,
-    kind: String,
+pub(super) struct Mount {
+    pub(super) point: PathBuf,
+    pub(super) kind: String,
     super_options: String,
 }
 
+fn mounts(mountinfo: &str) -> Vec<Mount> {
+    mountinfo.lines().filter_map(Mount::parse).collect()
+}
+
 impl Mount {
-    fn parse(line: &str) -> Option<Self> {
+    pub(super) fn parse(line: &str) -> Option<Self> {
         // Optional fields stand between the sixth and the dash.
         let (before, after) = line.split_once(" - ")?;
         let point = before.split(' ').nth(4)?;

@@ -5,6 +5,8 @@
 //!   ROOT/outlast/STORE/INCARNATION    the VMM of one incarnation (and later its helpers); limits sit here
 //! ```
 //!
+//! Where systemd keeps the groups an incarnation lives in a scope of systemd's instead ([`scope`]), if that answers.
+//!
 //! There is one `ROOT` per controller in use on v1, and one on v2. A runner is in no group of its own: it would
 //! have to leave it to remove it, and moving a process costs an RCU grace period (5–20 ms measured on an idle
 //! host). For the same reason moves are made beside the path that somebody waits on: the launcher adopts a
@@ -19,15 +21,18 @@ mod events;
 mod find;
 mod kill;
 mod limits;
+mod scope;
 
 pub use events::CgroupEvents;
 pub use find::Hierarchy;
 pub use limits::{Limited, Limits};
+pub use scope::Scopes;
 
-use find::{Tree, Version};
+use find::{CONTROLLERS, Tree, Version};
 use outlast_model::{IncarnationId, StoreId};
 use rustix::io::Errno;
 use rustix::process::Pid;
+use scope::Scope;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -99,6 +104,18 @@ pub enum CgroupError {
         /// Who, as seen from here; empty when they cannot be listed.
         pids: Vec<i32>,
     },
+    /// systemd has not removed the scope when the time is over.
+    #[error("systemd keeps the scope {path}")]
+    Kept {
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// This process is not in the scope it was started in.
+    #[error("systemd gave no scope at {path}")]
+    Elsewhere {
+        /// Where it should be.
+        path: PathBuf,
+    },
     /// What is in it could not be killed.
     #[error("cannot kill what is in the control group {path}")]
     Kill {
@@ -125,6 +142,8 @@ pub struct IncarnationCgroup {
     hierarchy: Hierarchy,
     store: StoreId,
     incarnation: IncarnationId,
+    /// Where it lives under systemd.
+    scope: Option<Scope>,
 }
 
 /// Where a VMM is put: the lists of processes of its group, one per controller. Empty when there are none.
@@ -157,7 +176,7 @@ impl IncarnationCgroup {
         store: StoreId,
         incarnation: IncarnationId,
     ) -> Result<Self, CgroupError> {
-        let group = Self::named(hierarchy, store, incarnation);
+        let group = Self { hierarchy: hierarchy.clone(), store, incarnation, scope: None };
         for tree in hierarchy.trees() {
             make(&tree.root.join(OURS).join(RUNNERS))?;
             limits::weigh_all(&tree.root.join(OURS));
@@ -167,6 +186,31 @@ impl IncarnationCgroup {
             group.die_together(tree);
         }
         Ok(group)
+    }
+
+    /// That of an incarnation in whose scope this process was started by [`Scopes::command`]. Makes nothing.
+    ///
+    /// # Errors
+    /// [`CgroupError::Elsewhere`]: it was not.
+    pub fn of_own_scope(
+        hierarchy: &Hierarchy,
+        store: StoreId,
+        incarnation: IncarnationId,
+    ) -> Result<Self, CgroupError> {
+        let scopes = hierarchy.scopes().ok_or(CgroupError::Elsewhere { path: PathBuf::from("/") })?;
+        let scope = scopes.of(store, incarnation);
+        if !scopes.holds_us(&scope) {
+            return Err(CgroupError::Elsewhere { path: scope.vmm() });
+        }
+        Ok(Self { hierarchy: hierarchy.clone(), store, incarnation, scope: Some(scope) })
+    }
+
+    /// Makes what is ours in the scope, and puts this process, and whatever it starts, where the runner belongs.
+    pub fn furnish(&self) -> Result<(), CgroupError> {
+        let Some(scope) = &self.scope else { return Ok(()) };
+        scope.furnish(|directory| Tree::scope(directory).hand_down(directory))?;
+        let _ = limits::set(&scope.vmm(), "memory.oom.group", "1");
+        Ok(())
     }
 
     /// A VMM without one of its helpers, or helpers without their VMM, are of no use: for want of memory all go.
@@ -179,12 +223,30 @@ impl IncarnationCgroup {
 
     /// Names it without touching anything: its runner and the reconciler derive it from the ids.
     pub fn named(hierarchy: &Hierarchy, store: StoreId, incarnation: IncarnationId) -> Self {
-        Self { hierarchy: hierarchy.clone(), store, incarnation }
+        let scope = hierarchy.scopes().map(|scopes| scopes.of(store, incarnation));
+        let scope = scope.filter(Scope::is_furnished);
+        Self { hierarchy: hierarchy.clone(), store, incarnation, scope }
+    }
+
+    /// What keeps the limits of its VMM, in a sentence; none where that is what it always is, a group of ours.
+    pub fn limited_by(&self) -> Option<String> {
+        let instead = self.hierarchy.stand_in();
+        match (&self.scope, self.hierarchy.scopes()) {
+            (Some(scope), _) => Some(scope.describe(CONTROLLERS)),
+            (None, None) => instead.map(str::to_owned),
+            (None, Some(_)) => {
+                Some(format!("{}; systemd gave no scope", instead.unwrap_or("a control group of our own")))
+            }
+        }
     }
 
     /// Puts a runner where all runners are, out of the group of whoever started it. For the launcher, after
     /// its child went to work; it kills the child if this fails.
     pub fn adopt_runner(&self, pid: u32) -> Result<(), CgroupError> {
+        if self.scope.is_some() {
+            // It was born there.
+            return Ok(());
+        }
         let mut roots = self.hierarchy.roots();
         roots.try_for_each(|root| join(&root.join(OURS).join(RUNNERS).join("cgroup.procs"), pid))
     }
@@ -197,12 +259,24 @@ impl IncarnationCgroup {
 
     /// Where the VMM belongs.
     pub fn vmm(&self) -> VmmCgroup {
-        let procs = |root: &Path| self.directory(root).join("cgroup.procs");
-        VmmCgroup { procs: self.hierarchy.roots().map(procs).collect() }
+        let procs = |directory: PathBuf| directory.join("cgroup.procs");
+        VmmCgroup { procs: self.directories().into_iter().map(procs).collect() }
+    }
+
+    /// Whether there is a group of the VMM's.
+    ///
+    /// # Errors
+    /// It cannot be told.
+    pub fn exists(&self) -> io::Result<bool> {
+        let mut directories = self.directories().into_iter();
+        directories.try_fold(false, |there, directory| Ok(there || directory.try_exists()?))
     }
 
     /// What the kernel has counted in the group.
     pub fn events(&self) -> CgroupEvents {
+        if let Some(vmm) = self.scope.as_ref().map(Scope::vmm) {
+            return CgroupEvents::read(Some(&vmm), Some(&vmm));
+        }
         let at = |controller| self.hierarchy.tree_of(controller).map(|tree| self.directory(&tree.root));
         CgroupEvents::read(at("memory").as_deref(), at("pids").as_deref())
     }
@@ -213,21 +287,40 @@ impl IncarnationCgroup {
     /// # Errors
     /// A group is there and its processes could not be told, or not be killed. That it is not there is none.
     pub fn kill(&self) -> Result<(), CgroupError> {
-        self.hierarchy.roots().try_for_each(|root| kill::everything_in(&self.directory(root)))
+        self.directories().iter().try_for_each(|directory| kill::everything_in(directory))
     }
 
     /// Removes the directories, and the store's if nothing else is in it. What still lives in there is killed and
     /// waited for, as are processes that are on their way out, up to `within`. Tells whether there was anything to remove; doing it twice is no error.
-    /// Blocks the thread.
+    /// A scope is removed by systemd, with everything in it. Blocks the thread.
     pub fn remove(&self, within: Duration) -> Result<bool, CgroupError> {
+        let removed = self.remove_from_inside(within)?;
+        let Some(scopes) = self.hierarchy.scopes() else { return Ok(removed) };
+        // Whether anything was made in it or not.
+        Ok(scopes.of(self.store, self.incarnation).end(Instant::now() + within)? || removed)
+    }
+
+    /// The same for who lives in the scope, should there be one: all but that and the place in it.
+    pub fn remove_from_inside(&self, within: Duration) -> Result<bool, CgroupError> {
         let end = Instant::now() + within;
-        let mut removed = false;
+        let mut removed = match &self.scope {
+            Some(scope) => remove_directory(&scope.vmm(), end)?,
+            None => false,
+        };
         for root in self.hierarchy.roots() {
             removed |= remove_directory(&self.directory(root), end)?;
             // Others of this store may be in there, or about to be: whatever the answer, it is not a failure.
             let _ = std::fs::remove_dir(self.store_directory(root));
         }
         Ok(removed)
+    }
+
+    /// The directories of the VMM's group.
+    fn directories(&self) -> Vec<PathBuf> {
+        match &self.scope {
+            Some(scope) => vec![scope.vmm()],
+            None => self.hierarchy.roots().map(|root| self.directory(root)).collect(),
+        }
     }
 
     fn directory(&self, root: &Path) -> PathBuf {
@@ -253,6 +346,9 @@ pub fn list(hierarchy: &Hierarchy, store: StoreId) -> Result<Vec<IncarnationId>,
             let entry = entry.map_err(|source| CgroupError::List { path: path.clone(), source })?;
             found.extend(entry.file_name().to_str().and_then(|name| name.parse::<IncarnationId>().ok()));
         }
+    }
+    if let Some(scopes) = hierarchy.scopes() {
+        found.extend(scopes.list(store)?);
     }
     found.sort_unstable();
     found.dedup();

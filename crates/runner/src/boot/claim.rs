@@ -9,7 +9,6 @@ use crate::clock;
 use crate::event::Interrupt;
 use crate::vm::{Watch, Watched};
 use outlast_machine::backend::Backend;
-use outlast_machine::cgroup;
 use outlast_model::timeout;
 use outlast_store::ClaimError;
 use outlast_wire::intent::Purpose;
@@ -62,13 +61,13 @@ pub(super) fn undo<B: Backend>(core: &mut Core<B>) -> Result<(), String> {
         Ok(()) | Err(_) => Ok(()),
     };
     // Both are tried, whatever becomes of the first.
-    let cgroup = core.cgroup.remove(timeout::DEATH).map(drop).map_err(|error| chain(&error));
+    let cgroup = core.cgroup.remove_from_inside(timeout::DEATH).map(drop).map_err(|error| chain(&error));
     input.and(cgroup)
 }
 
 pub(super) fn probe<B: Backend>(core: &Core<B>) -> Presence {
-    match (cgroup::list(&core.hierarchy, core.store), core.evidence.input().try_exists()) {
-        (Ok(names), Ok(input)) if input || names.contains(&core.id) => Presence::Present,
+    match (core.cgroup.exists(), core.evidence.input().try_exists()) {
+        (Ok(cgroup), Ok(input)) if cgroup || input => Presence::Present,
         (Ok(_), Ok(_)) => Presence::Absent,
         (Err(_), _) | (_, Err(_)) => Presence::Unknown,
     }

@@ -33,8 +33,8 @@ use crate::output::OutputLog;
 use crate::program::Running;
 use crate::vm::{Finding, Watch};
 use outlast_machine::backend::{Backend, VmmEvents};
-use outlast_machine::cgroup::{Hierarchy, IncarnationCgroup};
-use outlast_model::{BootStep, Certificate, IncarnationId, StoreId};
+use outlast_machine::cgroup::IncarnationCgroup;
+use outlast_model::{BootStep, Certificate, IncarnationId};
 use outlast_wire::guest::HelloAck;
 use outlast_wire::identity::ProcessIdentity;
 use outlast_wire::intent::{Intent, Purpose};
@@ -125,7 +125,6 @@ pub(crate) fn plan(purpose: &Purpose) -> Vec<BootStep> {
 /// What an incarnation is and has: the state the steps build up.
 pub(crate) struct Core<B: Backend> {
     pub(crate) id: IncarnationId,
-    pub(crate) store: StoreId,
     pub(crate) who: ProcessIdentity,
     pub(crate) intent: Intent,
     pub(crate) evidence: Evidence,
@@ -133,7 +132,6 @@ pub(crate) struct Core<B: Backend> {
     pub(crate) ledger: Ledger,
     pub(crate) journal: Journal,
     pub(crate) desk: Rc<Desk>,
-    pub(crate) hierarchy: Hierarchy,
     pub(crate) cgroup: IncarnationCgroup,
     /// Which dead children are orphans.
     pub(crate) reaping: Rc<Cell<Reaping>>,
@@ -168,13 +166,12 @@ impl<B: Backend> Core<B> {
     /// An incarnation that has made nothing yet.
     pub(crate) fn new(
         order: &Order,
-        (who, hierarchy): (ProcessIdentity, Hierarchy),
+        (who, cgroup): (ProcessIdentity, IncarnationCgroup),
         intent: Intent,
         (ledger, journal, desk): (Ledger, Journal, Rc<Desk>),
     ) -> Self {
         Self {
             id: order.incarnation,
-            store: order.store,
             who,
             intent,
             evidence: order.places.evidence(order.incarnation),
@@ -182,8 +179,7 @@ impl<B: Backend> Core<B> {
             ledger,
             journal,
             desk,
-            cgroup: IncarnationCgroup::named(&hierarchy, order.store, order.incarnation),
-            hierarchy,
+            cgroup,
             reaping: Rc::new(Cell::new(Reaping::All)),
             begun: Vec::new(),
             heartbeat: None,

@@ -1,8 +1,10 @@
 //! What is tried in the lab's guests. Everything here is a case of a suite, and some are tests of this host, too.
 
 pub mod cgroup;
+pub mod clock;
 pub mod control;
 pub mod kvm;
+pub mod scope;
 
 use crate::call::Output;
 use crate::{Lab, until};

@@ -6,7 +6,7 @@
 //!   /scratch (tmpfs)     all writes          ┘
 //! ```
 
-use super::{program, suite};
+use super::{program, suite, systemd};
 use crate::guest_lab::initramfs::MODULES;
 use crate::guest_lab::suite::Cgroups;
 use anyhow::Context as _;
@@ -45,7 +45,13 @@ pub(super) fn enter_root() -> anyhow::Result<()> {
     mount_move(".", "/").context("move the root")?;
     chroot(".").context("enter the root")?;
     chdir("/").context("enter the root")?;
-    Err(Command::new(program()).arg("first").exec()).context("execute PID 1 of the root")
+    let first = if suite()?.begins_with_systemd() {
+        systemd::prepare()?;
+        Command::new(systemd::PROGRAM).exec()
+    } else {
+        Command::new(program()).arg("first").exec()
+    };
+    Err(first).context("execute PID 1 of the root")
 }
 
 /// PID 1 of the root: returns when the cases have ended without powering off.

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!   /init           from the initramfs: modules, disks, the root; then executes `first`
-//!   first           PID 1 of the root: mounts the rest, starts `cases`, reaps
+//!   first           PID 1 of the root: mounts the rest, starts `cases`, reaps; or systemd is, and does that
 //!   cases           runs the suite of the kernel command line, tells the records, powers off
 //! ```
 
 mod init;
 mod run;
+mod systemd;
 
 use super::payload::{BINARIES, PROGRAM};
 use super::suite::Suite;
