@@ -7,12 +7,15 @@
 //!                                        └────┘ hang-up: the next connection
 //! ```
 //!
+//! The same program, run by a request like any other, is what copies files (`copy`): a guest needs no tar of its own.
+//!
 //! It decides nothing: what runs, with which limits, and what its answers mean is the host's business, and it
 //! knows neither the host's paths nor its policy. If it cannot go on it ends, and the kernel panics with it:
 //! a guest without its agent is of no use to anyone.
 
 mod boot;
 mod console;
+mod copy;
 mod link;
 mod program;
 mod refusal;
@@ -35,8 +38,8 @@ use std::rc::Rc;
 
 fn main() -> ExitCode {
     if !rustix::process::getpid().is_init() {
-        console::say(concat!(env!("CARGO_PKG_VERSION"), ", PID 1 of an outlast guest and nothing else"));
-        return ExitCode::from(2);
+        // Somebody in the guest runs the agent's own program: a copy does.
+        return copy::run(std::env::args_os().skip(1));
     }
     console::panics_end_the_guest();
     let error = match live() {

@@ -135,12 +135,16 @@ pub struct ExecRequest {
     pub timeout_ms: Option<u64>,
     /// Whether it goes on when the client hangs up.
     pub detach: bool,
+    /// How much of its output is kept, in bytes; the limit of workloads when absent. Whoever asks for more takes what it
+    /// has read out of the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_limit: Option<u64>,
 }
 
 impl fmt::Debug for ExecRequest {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = |assignment: &String| format!("{}=…", assignment.split('=').next().unwrap_or_default());
-        let Self { argv, env, cwd, user, stdin, pty, rows, columns, timeout_ms, detach } = self;
+        let Self { argv, env, cwd, user, stdin, pty, rows, columns, timeout_ms, detach, output_limit } = self;
         out.debug_struct("ExecRequest")
             .field("argv", argv)
             .field("env", &env.iter().map(name).collect::<Vec<_>>())
@@ -152,6 +156,7 @@ impl fmt::Debug for ExecRequest {
             .field("columns", columns)
             .field("timeout_ms", timeout_ms)
             .field("detach", detach)
+            .field("output_limit", output_limit)
             .finish()
     }
 }
@@ -247,6 +252,7 @@ mod tests {
             columns: 80,
             timeout_ms: None,
             detach: false,
+            output_limit: None,
         }
     }
 

@@ -45,6 +45,21 @@ pub struct VmMonitorView {
     pub said: Value,
 }
 
+/// What `outlast vm cp --json` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmCopyView {
+    /// The VM's name.
+    pub name: String,
+    /// `in` or `out` of the VM.
+    pub direction: String,
+    /// Regular files that were copied; absent for a stream.
+    pub files: Option<u64>,
+    /// Their bytes, likewise.
+    pub bytes: Option<u64>,
+    /// What is no part of the copy and why, a line each.
+    pub left_out: Vec<String>,
+}
+
 /// What `outlast vm exec --json` prints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmExecView {

@@ -5,8 +5,8 @@ mod vm;
 
 pub(crate) use run::RunArgs;
 pub(crate) use vm::{
-    VmArgs, VmCommand, VmCreateArgs, VmExecArgs, VmLogsArgs, VmMonitorArgs, VmNameArgs, VmRmArgs, VmShowArgs,
-    VmStartArgs, VmStopArgs,
+    VmArgs, VmCommand, VmCpArgs, VmCreateArgs, VmExecArgs, VmLogsArgs, VmMonitorArgs, VmNameArgs, VmRmArgs,
+    VmShowArgs, VmStartArgs, VmStopArgs,
 };
 
 use clap::{Args, Parser, Subcommand};

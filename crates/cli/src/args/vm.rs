@@ -41,6 +41,8 @@ pub(crate) enum VmCommand {
     Show(VmShowArgs),
     /// Run a program in a VM
     Exec(VmExecArgs),
+    /// Copy files and directories between this host and a VM
+    Cp(VmCpArgs),
     /// Ask a VM's runner, and the agent in its guest, whether they are there
     Ping(VmNameArgs),
     /// Watch a VM's serial console; leave with Ctrl-]
@@ -57,8 +59,6 @@ pub(crate) enum VmCommand {
     Monitor(VmMonitorArgs),
 
     // Of later versions: known by name, so that they are refused by name.
-    #[command(hide = true)]
-    Cp(super::LaterArgs),
     #[command(hide = true)]
     Snapshot(super::LaterArgs),
     #[command(hide = true)]
@@ -179,6 +179,31 @@ pub(crate) struct VmExecArgs {
     /// How long it may run [default: as long as it likes]
     #[arg(long, value_name = "30s", allow_hyphen_values = true)]
     pub(crate) timeout: Option<String>,
+}
+
+const CP_HELP: &str = "\
+One of the two is NAME:/PATH, in the VM of that name, which must run; the other is a path here, or - for a tar on
+standard input or output.
+
+A directory that is there gets the copy under its own name; a file that is there is replaced; where nothing is, the
+copy gets that name. DIR/. means what is in DIR. Modes and times (in seconds) are kept. What is copied into a VM
+belongs to root there (a tar's files to whom it says); what comes out belongs to you, without setuid and setgid.
+
+A copy is there whole or not at all. What comes out of a VM is not trusted: links that lead out of the copy, devices,
+pipes and sockets are left out and named; a tar on standard output has the links as they are.
+
+Examples:
+  outlast vm cp ./data web:/srv/
+  outlast vm cp web:/var/log/syslog .
+  outlast vm cp web:/etc - | tar t";
+
+#[derive(Debug, Args)]
+#[command(after_help = CP_HELP)]
+pub(crate) struct VmCpArgs {
+    /// What to copy: NAME:/PATH, PATH or -
+    pub(crate) source: OsString,
+    /// Where to: PATH, NAME:/PATH or -
+    pub(crate) destination: OsString,
 }
 
 #[derive(Debug, Args)]

@@ -123,3 +123,36 @@ impl Drop for Build {
         }
     }
 }
+
+/// How much of a copy has gone by; on a terminal only.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    bar: Option<ProgressBar>,
+}
+
+impl Meter {
+    /// Nothing yet.
+    pub(crate) fn start() -> Self {
+        let bar = style::stderr_is_terminal().then(|| {
+            let bar = spinner("");
+            bar.set_style(template("{spinner} {bytes} copied, {bytes_per_sec} [{elapsed}]"));
+            bar
+        });
+        Self { bar }
+    }
+
+    /// So many bytes.
+    pub(crate) fn show(&self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(bytes);
+        }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}

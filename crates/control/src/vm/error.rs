@@ -4,6 +4,7 @@ use super::snapshot::SnapshotError;
 use super::spec::SpecError;
 use super::spec_file::SpecFileError;
 use crate::runner_link::LinkError;
+use outlast_copy::{CopyError, FaultKind};
 use outlast_machine::disk::DiskError;
 use outlast_model::{Memory, VmState};
 use outlast_wire::exit_code::FailureKind;
@@ -184,6 +185,37 @@ pub enum VmError {
         /// What is allowed.
         most: usize,
     },
+    /// The host's side of a copy.
+    #[error(transparent)]
+    CopyHere(#[from] CopyError),
+    /// The guest's side of a copy.
+    #[error("{name}: {cause}")]
+    CopyThere {
+        /// The VM's name.
+        name: String,
+        /// What the guest says.
+        cause: String,
+        /// What kind of failure it says that it is.
+        kind: FailureKind,
+    },
+    /// A name that cannot be passed on.
+    #[error("the name of {} is not UTF-8, which a copy into a VM needs", .path.display())]
+    CopyName {
+        /// What was to be copied.
+        path: PathBuf,
+    },
+    /// A copy was cut off.
+    #[error("the copy was not finished: {cause}")]
+    CopyCut {
+        /// What became of its program in the guest.
+        cause: String,
+    },
+    /// Its agent is of an earlier version.
+    #[error("the agent in {name} is of an earlier version, which copies nothing")]
+    AgentTooOld {
+        /// The VM's name.
+        name: String,
+    },
     /// What was asked to wait was told to go away.
     #[error("interrupted; nobody waits for the program in {name} any more, and it is killed")]
     Interrupted {
@@ -209,11 +241,14 @@ impl VmError {
         match self {
             Self::NotFound { .. } | Self::NoLog { .. } => FailureKind::NotFound,
             Self::Snapshot(error) => error.kind(),
+            Self::CopyHere(error) => kind_of_copy(error),
+            Self::CopyThere { kind, .. } => *kind,
             Self::Spec(error) => error.kind(),
             Self::File(error) => error.kind(),
-            Self::MemoryTooSmall { .. } | Self::BadCommand { .. } | Self::ProgramTooLong { .. } => {
-                FailureKind::BadInput
-            }
+            Self::MemoryTooSmall { .. }
+            | Self::BadCommand { .. }
+            | Self::CopyName { .. }
+            | Self::ProgramTooLong { .. } => FailureKind::BadInput,
             Self::MemoryTooLarge { .. }
             | Self::Disk { source: DiskError::TooLittleSpace { .. } | DiskError::NoTool { .. }, .. } => {
                 FailureKind::Host
@@ -226,6 +261,7 @@ impl VmError {
             | Self::EndedMeanwhile { .. }
             | Self::StillRuns { .. }
             | Self::Refused { .. }
+            | Self::AgentTooOld { .. }
             | Self::Link { source: LinkError::Stranger { .. }, .. } => FailureKind::Conflict,
             Self::Keep { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 FailureKind::NotPermitted
@@ -236,6 +272,7 @@ impl VmError {
             | Self::LeftBehind { .. }
             | Self::Link { .. }
             | Self::Monitor { .. }
+            | Self::CopyCut { .. }
             | Self::ProgramNotStarted { .. }
             | Self::Interrupted { .. } => FailureKind::Failed,
         }
@@ -268,7 +305,14 @@ impl VmError {
             Self::StillRuns { name } => Some(format!("outlast vm stop --force {name}")),
             Self::Link { .. } | Self::Disk { .. } => Some("outlast doctor".to_owned()),
             Self::BadCommand { .. } => Some("outlast vm monitor NAME query-status".to_owned()),
+            Self::AgentTooOld { name } => {
+                Some(format!("outlast vm stop {name}, and outlast vm start {name}"))
+            }
             Self::MemoryTooLarge { .. }
+            | Self::CopyHere(_)
+            | Self::CopyThere { .. }
+            | Self::CopyCut { .. }
+            | Self::CopyName { .. }
             | Self::Keep { .. }
             | Self::Refused { .. }
             | Self::Monitor { .. }
@@ -278,6 +322,20 @@ impl VmError {
             | Self::DiskGoes { .. }
             | Self::NoLog { .. } => None,
         }
+    }
+}
+
+fn kind_of_copy(error: &CopyError) -> FailureKind {
+    let denied = |source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied;
+    match error {
+        CopyError::Source { source, .. } | CopyError::Destination { source, .. } if denied(source) => {
+            FailureKind::NotPermitted
+        }
+        error => match error.kind() {
+            FaultKind::Missing => FailureKind::NotFound,
+            FaultKind::Conflict => FailureKind::Conflict,
+            FaultKind::BadStream | FaultKind::Failed => FailureKind::Failed,
+        },
     }
 }
 

@@ -5,6 +5,7 @@
 //!   start ──► find (reconciles) ─► ground, template ─► intent (one commit) ─► launch ─► wait until published
 //!   stop ───► wish in the store ─► the runner's socket ─► its death, proved ─► settle
 //!   snapshot, restore ─► snapshot/
+//!   cp ─────► exec of the agent's own program, a tar on its standard streams (`outlast_copy`)
 //!   exec, ping, pause, resume, monitor, stats, console ─► living ─► the runner's socket, or the evidence on disk
 //! ```
 //!
@@ -13,6 +14,7 @@
 //! A VM's runner holds no lease: it outlives whoever started it.
 
 mod console;
+mod copy;
 mod create;
 mod error;
 mod exec;
@@ -33,6 +35,7 @@ mod testing;
 mod words;
 
 pub use console::{Detach, Left, VmLog, console, logs};
+pub use copy::{Beside, Copied, Here, copy_in, copy_out};
 pub use create::create;
 pub use error::VmError;
 pub use exec::{Company, Ended, Program, exec};

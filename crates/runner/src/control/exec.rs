@@ -43,9 +43,10 @@ pub(super) async fn attend(
 
 async fn begin(desk: &Desk, request: ExecRequest) -> Result<(&VmDesk, Opened), String> {
     let vm = desk.vm.as_ref().ok_or("this incarnation is no long-lived VM")?;
+    let limit = request.output_limit.unwrap_or(limit::OUTPUT_BYTES_MAX);
     let exec = complete(request, vm)?;
     let (reply, opened) = oneshot::channel();
-    vm.ask(Ask::Program(ProgramAsk::Open { exec, limit: limit::OUTPUT_BYTES_MAX, reply })).await;
+    vm.ask(Ask::Program(ProgramAsk::Open { exec, limit, reply })).await;
     let ending = |_| "the VM is ending".to_owned();
     let mut program = opened.await.map_err(ending)?.map_err(|error| crate::boot::chain(&error))?;
     // The guest says soon whether it began; when the VM ends first, that is said instead.
@@ -64,7 +65,7 @@ async fn begin(desk: &Desk, request: ExecRequest) -> Result<(&VmDesk, Opened), S
 
 /// The request as the agent wants it.
 fn complete(request: ExecRequest, vm: &VmDesk) -> Result<Exec, String> {
-    let ExecRequest { argv, env, cwd, user, stdin, pty, rows, columns, timeout_ms, detach: _ } = request;
+    let ExecRequest { argv, env, cwd, user, stdin, pty, rows, columns, timeout_ms, .. } = request;
     if argv.is_empty() {
         return Err("a program is needed".to_owned());
     }

@@ -119,6 +119,7 @@ fn program(argv: &[&str]) -> ExecRequest {
         columns: 0,
         timeout_ms: None,
         detach: false,
+        output_limit: None,
     }
 }
 

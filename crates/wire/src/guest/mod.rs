@@ -22,6 +22,7 @@
 //! Everything decoded here may come from a hostile guest: lengths are checked before memory is taken.
 
 mod codec;
+pub mod copy;
 #[cfg(test)]
 mod frozen;
 mod hello;

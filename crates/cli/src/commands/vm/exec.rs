@@ -63,6 +63,7 @@ fn plan(args: &VmExecArgs, (rows, columns): (u16, u16)) -> Result<ExecRequest, F
         columns,
         timeout_ms: args.timeout.as_ref().map(timeout).transpose()?.map(Timeout::millis),
         detach: args.detach,
+        output_limit: None,
     })
 }
 

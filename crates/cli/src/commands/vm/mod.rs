@@ -1,6 +1,7 @@
 //! `outlast vm`: one file per group of its commands.
 
 mod console;
+mod copy;
 mod create;
 mod exec;
 mod life;
@@ -25,6 +26,7 @@ pub(super) fn vm(site: &Site, command: VmCommand, form: Form) -> Result<u8, Fail
         VmCommand::Ls => list::ls(site, form),
         VmCommand::Show(args) => show::show(site, &args, form),
         VmCommand::Exec(args) => exec::exec(site, &args, form),
+        VmCommand::Cp(args) => copy::cp(site, &args, form),
         VmCommand::Ping(args) => talk::ping(site, &args, form),
         VmCommand::Console(args) => console::console(site, &args, form),
         VmCommand::Logs(args) => console::logs(site, &args, form),
@@ -32,7 +34,6 @@ pub(super) fn vm(site: &Site, command: VmCommand, form: Form) -> Result<u8, Fail
         VmCommand::Pause(args) => talk::set_vcpus(site, &args, outlast_control::vm::Vcpus::Paused, form),
         VmCommand::Resume(args) => talk::set_vcpus(site, &args, outlast_control::vm::Vcpus::Running, form),
         VmCommand::Monitor(args) => talk::monitor(site, &args, form),
-        VmCommand::Cp(_) => Err(later("vm cp")),
         VmCommand::Snapshot(_) => Err(later("vm snapshot")),
         VmCommand::Restore(_) => Err(later("vm restore")),
     }

@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::runner_link::{Link, LinkError, framed};
 use crate::site::Site;
 use log::ProgramLog;
-use outlast_model::timeout;
+use outlast_model::{VmState, timeout};
 use outlast_wire::control::{Answer, ExecRequest, MAX_FRAME, Request};
 use std::path::PathBuf;
 
@@ -32,6 +32,8 @@ pub struct Program<'s> {
     link: Link,
     number: u32,
     log: PathBuf,
+    /// Whether its log is only on its way to us, and takes no space once it was read.
+    passing: bool,
 }
 
 /// Starts a program in a VM that runs.
@@ -39,11 +41,16 @@ pub struct Program<'s> {
 /// # Errors
 /// [`VmError::NotRunning`]; [`VmError::ProgramNotStarted`] with the guest's reason.
 pub fn exec<'s>(site: &'s Site, name: &str, request: ExecRequest) -> Result<Program<'s>, Error> {
+    let passing = request.output_limit.is_some();
     let request = Request::Exec(request);
     if let Err(LinkError::TooLong(size)) = framed(&request) {
         return Err(VmError::ProgramTooLong { size, most: MAX_FRAME }.into());
     }
     let living = living(site, name)?;
+    if living.vm.state == VmState::Paused {
+        let so = ", and starts nothing until it goes on";
+        return Err(VmError::WrongState { name: living.name(), state: VmState::Paused, so }.into());
+    }
     let mut link = match living.connect(site) {
         Ok(link) => link,
         Err(error) => return living.explained(site, error),
@@ -55,7 +62,7 @@ pub fn exec<'s>(site: &'s Site, name: &str, request: ExecRequest) -> Result<Prog
     };
     // Where it is follows from the number: no path is taken from a runner's word.
     let log = site.places().evidence(living.row.id).exec_log(number);
-    Ok(Program { site, living, link, number, log })
+    Ok(Program { site, living, link, number, log, passing })
 }
 
 fn not_started(error: Error) -> Error {
@@ -92,7 +99,7 @@ impl Program<'_> {
     /// [`VmError::Interrupted`] when a signal told us to go: the program is killed. Its output cannot be read or
     /// passed on.
     pub fn attend(self, company: Company<'_>) -> Result<Ended, Error> {
-        let log = ProgramLog::open(&self.log)?;
+        let log = ProgramLog::open(&self.log, self.passing)?;
         attendance::attend(self, log, company)
     }
 }
