@@ -39,7 +39,10 @@ impl Words {
             }),
             Outcome::Exited { code } if *code == i32::from(USAGE) => Err(VmError::AgentTooOld { name }),
             Outcome::Exited { code } => {
-                let said = self.lines().find(|line| !line.starts_with(LEFT_OUT)).map(guest_words);
+                let said = self
+                    .lines()
+                    .find(|line| !line.is_empty() && !line.starts_with(LEFT_OUT))
+                    .map(guest_words);
                 let cause = said.unwrap_or_else(|| format!("its program ended with code {code}"));
                 Err(VmError::CopyThere { name, cause, kind: kind(*code) })
             }
