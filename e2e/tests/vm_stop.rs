@@ -36,7 +36,7 @@ fn with_a_guest_that_stands_still(lab: &Lab) {
 }
 
 /// A stop that takes a while, for the guest it asks does not answer.
-fn slow_stop<'a>(lab: &Lab, timeout: &'a str) -> Running {
+fn slow_stop(lab: &Lab, timeout: &str) -> Running {
     let running = lab.call(&["vm", "stop", "--json", "--timeout", timeout, "web"]).start();
     until("the stop is under way", SOON, || (lab.show_vm("web").summary.state == "stopping").then_some(()));
     running
