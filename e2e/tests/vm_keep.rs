@@ -6,7 +6,8 @@ use outlast_wire::view::ErrorView;
 use outlast_wire::vm_live_view::{VmStateView, VmStatsView};
 use outlast_wire::vm_view::{VmRemovedView, VmSpecView, VmStoppedView, VmSummary};
 use rustix::process::Signal;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -258,4 +259,28 @@ fn a_start_that_fails_says_step_and_cause_and_the_next_one_works() {
         assert!(!lab.start_vm("web").already);
         until("it answers", SOON, || (lab.outlast(&["vm", "ping", "web"]).code() == Some(0)).then_some(()));
     });
+}
+
+/// A lock around the command, say: it must not live as long as the VM.
+#[test]
+fn a_vm_holds_nothing_open_that_its_callers_had_open() {
+    on_lab(|lab| {
+        lab.running_vm("web");
+        lab.outlast(&["vm", "stop", "web"]).expect_code(0);
+        let lock = lab.home().join("callers-lock");
+        let outlast = lab.binaries().join("outlast");
+        let script = format!("exec 9>{}; exec {} vm start web", lock.display(), outlast.display());
+        lab.call_through("sh", &["-c", &script]).run().expect_code(0);
+        let (runner, vmm) = lab.processes_of("web");
+        for process in [&runner, &vmm] {
+            let open = open_files(process.pid());
+            assert!(!open.is_empty() && !open.contains(&lock), "{open:?}");
+        }
+        fs::remove_file(&lock).expect("it was made");
+    });
+}
+
+fn open_files(pid: u32) -> Vec<PathBuf> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives");
+    entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).collect()
 }

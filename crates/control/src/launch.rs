@@ -230,7 +230,8 @@ fn start(
         inherited.push(theirs);
         lease = Some(Lease(ours));
     }
-    sys::inherit(&mut command, inherited);
+    // A caller's own descriptors (a lock around a command, a pipe to a pager) are not to live as long as a VM.
+    sys::inherit_only(&mut command, inherited);
     let spawned = command.spawn();
     // Order matters: the command owns the runner's ends of lease and presence here. Until it is dropped no end of
     // file can be seen.

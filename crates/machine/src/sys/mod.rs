@@ -57,6 +57,37 @@ pub fn inherit(command: &mut Command, descriptors: Vec<OwnedFd>) {
     unsafe { command.pre_exec(keep_open) };
 }
 
+/// As [`inherit`], and nothing else: what this process was started with itself stays behind. For a child that lives on:
+/// it must not hold the locks and pipes of whoever called us.
+pub fn inherit_only(command: &mut Command, descriptors: Vec<OwnedFd>) {
+    // Order matters: hooks run as they were added.
+    // SAFETY: the closure runs in the child between fork and exec. It makes system calls alone, which are
+    // async-signal-safe, allocates nothing and takes no lock. No descriptor is closed before the exec.
+    unsafe { command.pre_exec(close_all_on_exec) };
+    inherit(command, descriptors);
+}
+
+/// Sets the close-on-exec flag of every descriptor above standard error.
+fn close_all_on_exec() -> io::Result<()> {
+    // SAFETY: with this flag nothing is closed here, and no memory is touched.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result == 0 { Ok(()) } else { close_each_on_exec() }
+}
+
+/// The same one by one, for kernels before 5.11.
+fn close_each_on_exec() -> io::Result<()> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let end = limit.and_then(|limit| RawFd::try_from(limit).ok()).unwrap_or(RawFd::MAX);
+    for number in 3..end {
+        // SAFETY: sets a flag of a number, or says EBADF; touches no memory.
+        let result = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+        if result < 0 && io::Error::last_os_error().raw_os_error() != Some(libc::EBADF) {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// Leaves the given namespaces of this process for new ones.
 ///
 /// # Errors
@@ -160,5 +191,35 @@ mod tests {
         File::from(reader).read_to_string(&mut text).unwrap();
         assert_eq!(text, "hello\n");
         assert!(child.wait().unwrap().success());
+    }
+
+    /// What of `given` and `other`, both inheritable, a child started by `start` has open.
+    fn open_in_a_child(hook: impl FnOnce(&mut Command, OwnedFd)) -> [bool; 2] {
+        let inheritable = || {
+            let file = rustix::io::fcntl_dupfd_cloexec(File::open("/dev/null").unwrap(), 100).unwrap();
+            fcntl_setfd(&file, FdFlags::empty()).unwrap();
+            file
+        };
+        let (given, other) = (inheritable(), inheritable());
+        let numbers = [number_of(&given), number_of(&other)];
+        let mut command = Command::new("/bin/sh");
+        let look = numbers.map(|number| format!("test -e /proc/self/fd/{number} && echo yes || echo no"));
+        command.arg("-c").arg(look.join("; ")).stdin(Stdio::null());
+        hook(&mut command, given);
+        let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let answers: Vec<bool> = said.lines().map(|line| line == "yes").collect();
+        answers.try_into().unwrap()
+    }
+
+    #[test]
+    fn a_child_that_lives_on_gets_nothing_that_it_was_not_given() {
+        assert_eq!(open_in_a_child(|command, given| inherit_only(command, vec![given])), [true, false]);
+        assert_eq!(open_in_a_child(|command, given| inherit(command, vec![given])), [true, true]);
+        let one_by_one = open_in_a_child(|command, given| {
+            // SAFETY: as in `inherit_only`.
+            unsafe { command.pre_exec(close_each_on_exec) };
+            inherit(command, vec![given]);
+        });
+        assert_eq!(one_by_one, [true, false]);
     }
 }
