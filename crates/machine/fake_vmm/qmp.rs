@@ -64,6 +64,11 @@ impl Conversation {
                 self.say(&json!({ "error": { "class": "GenericError", "desc": desc }, "id": id }));
                 return Then::GoOn;
             }
+            ("migrate", _) if self.is_stuck() => {
+                let desc = "Can't migrate the vm that was paused due to previous migration";
+                self.say(&json!({ "error": { "class": "GenericError", "desc": desc }, "id": id }));
+                return Then::GoOn;
+            }
             ("migrate-incoming" | "migrate", _) => {
                 self.say(&json!({ "return": {}, "id": id }));
                 self.migrate(name, &command["arguments"]);
@@ -74,6 +79,15 @@ impl Conversation {
                 self.say(&json!({ "return": info, "id": id }));
                 return Then::GoOn;
             }
+            ("query-status", _) => {
+                let migrated =
+                    self.asked.iter().rev().find(|name| matches!(name.as_str(), "migrate" | "cont"));
+                let status =
+                    if migrated.is_some_and(|name| name == "migrate") { "postmigrate" } else { "paused" };
+                self.say(&json!({ "return": { "running": false, "status": status }, "id": id }));
+                return Then::GoOn;
+            }
+            ("closefd", _) => self.descriptors.clear(),
             ("add-fd", _) => {
                 assert_eq!(self.descriptors.len(), 1, "a descriptor came along");
                 self.say(&json!({ "return": { "fd": 30, "fdset-id": 2 }, "id": id }));
@@ -83,6 +97,15 @@ impl Conversation {
         }
         self.say(&json!({ "return": {}, "id": id }));
         self.afterwards(name)
+    }
+
+    /// A machine that was migrated and has not run since is not migrated again.
+    fn is_stuck(&self) -> bool {
+        let earlier = self.asked.iter().rev().skip(1);
+        earlier
+            .into_iter()
+            .find(|name| matches!(name.as_str(), "migrate" | "cont"))
+            .is_some_and(|n| n == "migrate")
     }
 
     /// What happens to a VMM once it runs, or is asked to end.
@@ -133,13 +156,28 @@ impl Conversation {
             return;
         }
         if name == "migrate" {
-            assert_eq!(set, "file:/dev/fdset/2");
-            let file = self.descriptors.pop().expect("the descriptor that was added");
-            File::from(file).write_all(b"device state").expect("it can be written");
+            let file = File::from(self.descriptors.pop().expect("the descriptor that was added"));
+            match set {
+                "file:/dev/fdset/2" => { &file }.write_all(b"device state").expect("it can be written"),
+                "fd:state" => self.write_memory(file),
+                other => panic!("{other}"),
+            }
         } else {
             assert_eq!(set, "file:/dev/fdset/1");
         }
         self.event("MIGRATION", &json!({ "status": "completed" }));
+    }
+
+    /// Devices and memory of a machine of 64 MiB, or more than any such has.
+    fn write_memory(&mut self, mut pipe: File) {
+        let bytes = if self.script.is("never-stops-writing") { 1 << 30 } else { 3 << 20 };
+        let page = [7; 4096];
+        for _ in 0..bytes / page.len() {
+            // The other side may have had enough.
+            if pipe.write_all(&page).is_err() {
+                break;
+            }
+        }
     }
 
     fn event(&mut self, name: &str, data: &Value) {

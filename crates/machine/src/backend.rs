@@ -3,8 +3,8 @@
 //! ```text
 //!   launch ──► (confined, monitor answers, no vCPU runs)
 //!      ├─ boot ────► runs from the kernel's entry
-//!      └─ restore ─► runs from where the template was saved
-//!   pause ⇄ resume      pause → save → power_off        kill at any time
+//!      └─ restore ─► runs from where the template, or the whole machine, was saved
+//!   pause ⇄ resume      pause → save → power_off        pause → save_whole → resume        kill at any time
 //! ```
 //!
 //! A driver owns its VMM's process and monitor. It does not know the guest protocol, workloads, the store, or
@@ -18,6 +18,7 @@ use outlast_wire::intent::Machine;
 use outlast_wire::paths::{Evidence, RunDirectory};
 use serde_json::Value;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,7 +33,8 @@ pub struct LaunchPlan {
     pub machine: Machine,
     /// Where its memory comes from.
     pub memory: MemoryBacking,
-    /// The device state to restore; without it the machine boots from its kernel.
+    /// The state to restore; without it the machine boots from its kernel. It holds the devices, and, when the memory is
+    /// to be anonymous, the memory as well.
     pub incoming: Option<PathBuf>,
     /// Where the sockets are made. It exists, 0700.
     pub run_directory: RunDirectory,
@@ -55,6 +57,13 @@ pub enum MemoryBacking {
     SharedFile(PathBuf),
     /// A template's file, opened read-only and mapped privately: a clone.
     PrivateFile(PathBuf),
+}
+
+impl LaunchPlan {
+    /// Whether what is restored has the machine's memory in it.
+    pub fn restores_memory(&self) -> bool {
+        self.incoming.is_some() && self.memory == MemoryBacking::Anonymous
+    }
 }
 
 /// What a driver can do, so that a plan it cannot carry out is refused before anything exists.
@@ -270,6 +279,15 @@ pub enum BackendError {
         #[source]
         source: io::Error,
     },
+    /// What the VMM writes could not be kept.
+    #[error("cannot keep the machine's state")]
+    Keep(#[source] io::Error),
+    /// No machine of this size has so much state.
+    #[error("the VMM wrote more than {limit} bytes of state")]
+    TooMuch {
+        /// What is kept at most.
+        limit: u64,
+    },
     /// Only memory that is in a file of its own stays behind when device state is saved.
     #[error("this machine's memory is not in a file of its own, so its state cannot be saved")]
     NotSaveable,
@@ -329,6 +347,15 @@ pub trait Backend: Sized {
     /// Writes the device state of the paused machine to a file that this makes or replaces. Memory is not in
     /// it: it is in the plan's shared file.
     async fn save(&mut self, state_file: &Path) -> Result<(), BackendError>;
+
+    /// Writes the paused machine, devices and memory, to `file`, wherever its memory is kept, and waits at most `within`.
+    /// The VMM gets nothing of the file: it writes into a pipe, and this side keeps no more than a machine can have. The
+    /// machine stays paused. The file's length in bytes is returned; nothing is synced. Cancelled, it goes on
+    /// until [`Self::abandon_save`], and no vCPU can run before that.
+    async fn save_whole(&mut self, file: File, within: Duration) -> Result<u64, BackendError>;
+
+    /// Ends a [`Self::save_whole`] that was cancelled: the machine is paused as it was before, as far as that can be had.
+    async fn abandon_save(&mut self);
 
     /// Passes a command on that a person wrote in the language of this VMM's monitor. The answer comes within
     /// [`outlast_model::timeout::MONITOR`], and is waited for without holding the driver.

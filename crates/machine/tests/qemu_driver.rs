@@ -134,6 +134,44 @@ async fn a_machine_is_saved_through_a_descriptor() {
 }
 
 #[tokio::test]
+async fn a_machine_is_saved_whole_as_often_as_one_likes_and_restored() {
+    let (mut qemu, _events, directory) = booted("in-good-health").await;
+    qemu.pause().await.unwrap();
+    let state = directory.path().join("machine");
+    for _ in 0..2 {
+        let file = std::fs::File::create(&state).unwrap();
+        assert_eq!(qemu.save_whole(file, PATIENCE).await.unwrap(), 3 << 20);
+        assert_eq!(std::fs::metadata(&state).unwrap().len(), 3 << 20);
+    }
+    qemu.resume().await.unwrap();
+    let (mut plan, _directory) = plan("in-good-health");
+    plan.incoming = Some(state);
+    let (mut restored, _events) = Qemu::launch(&plan).await.unwrap();
+    restored.restore().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_state_that_could_not_be_written_is_told_with_its_reason_and_the_machine_goes_on() {
+    let (mut qemu, _events, directory) = booted("state-cannot-be-read").await;
+    qemu.pause().await.unwrap();
+    let file = std::fs::File::create(directory.path().join("machine")).unwrap();
+    let error = qemu.save_whole(file, PATIENCE).await.unwrap_err();
+    assert_eq!(error.to_string(), "the machine's state was not saved: the state is from another machine");
+    qemu.resume().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_vmm_that_writes_more_than_a_machine_has_fills_no_disk() {
+    let (mut qemu, _events, directory) = booted("never-stops-writing").await;
+    qemu.pause().await.unwrap();
+    let state = directory.path().join("machine");
+    let file = std::fs::File::create(&state).unwrap();
+    let error = qemu.save_whole(file, PATIENCE).await.unwrap_err();
+    assert!(matches!(error, BackendError::TooMuch { .. }), "{error}");
+    assert!(std::fs::metadata(&state).unwrap().len() < 256 << 20);
+}
+
+#[tokio::test]
 async fn a_machine_whose_memory_would_be_lost_is_not_saved() {
     let (mut qemu, _events, directory) = booted("in-good-health").await;
     let state = directory.path().join("state");

@@ -115,7 +115,10 @@ async fn live(order: &Order, who: ProcessIdentity) -> Result<(), RunError> {
     sources.set_deadline(Instant::now() + Duration::from_millis(intent.boot_timeout_ms));
     let hierarchy = Hierarchy::detect_or_do_without().map_err(RunError::Cgroup)?;
     let evidence = order.places.evidence(id);
-    let (vm, asks) = VmDesk::of(&intent.purpose, &evidence).unzip();
+    let machine = &intent.machine;
+    let disk_bytes = machine.scratch.as_ref().map_or(0, |scratch| scratch.bytes);
+    let state_bytes = machine.memory.saturating_add(disk_bytes);
+    let (vm, asks) = VmDesk::of(&intent.purpose, &evidence, state_bytes).unzip();
     let desk = Rc::new(Desk {
         incarnation: id.to_string(),
         state: Doing::new("starting"),

@@ -154,6 +154,7 @@ mod tests {
     use outlast_machine::backend::{BackendError, Capabilities, LaunchError, LaunchPlan, VmmEvents};
     use outlast_wire::intent::Machine;
     use serde_json::Value;
+    use std::fs::File;
     use std::path::Path;
     use tokio::net::UnixStream;
 
@@ -235,6 +236,12 @@ mod tests {
         async fn save(&mut self, _: &Path) -> Result<(), BackendError> {
             Err(BackendError::NotSaveable)
         }
+
+        async fn save_whole(&mut self, _: File, _: Duration) -> Result<u64, BackendError> {
+            Err(BackendError::NotSaveable)
+        }
+
+        async fn abandon_save(&mut self) {}
 
         fn monitor(
             &self,

@@ -15,6 +15,7 @@ mod boot;
 mod certify;
 mod clock;
 mod control;
+mod copying;
 mod decision;
 mod ending;
 mod event;

@@ -210,13 +210,13 @@ impl Link {
     pub async fn next(&mut self) -> Result<(u32, GuestMessage), LinkError> {
         loop {
             self.give_others_their_turn().await;
-            match self.decoder.next_message::<GuestFrame>()? {
-                Some(frame) => {
-                    if let Some(heard) = self.hear(frame)? {
-                        return Ok(heard);
-                    }
+            if let Some(frame) = self.decoder.next_message::<GuestFrame>()? {
+                if let Some(heard) = self.hear(frame)? {
+                    return Ok(heard);
                 }
-                None => self.exchange().await?,
+            } else {
+                let count = self.exchange().await?;
+                self.decoder.push(&self.buffer[..count]);
             }
         }
     }
@@ -269,15 +269,16 @@ impl Link {
         Ok(())
     }
 
-    /// Waits until bytes can move in a wanted direction, and moves them. Cancelling it loses nothing: bytes
-    /// move only in the synchronous calls after the wait.
-    async fn exchange(&mut self) -> Result<(), LinkError> {
+    /// Waits until bytes can move in a wanted direction, and moves them; so many are in the buffer then, and are lost if
+    /// the caller does not take them. Cancelling it loses nothing: bytes move only in the synchronous calls after the
+    /// wait.
+    async fn exchange(&mut self) -> Result<usize, LinkError> {
         let wanted =
             if self.backlog() > 0 { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
         let may_probe = self.greeted && self.probing.is_none();
         let ready = tokio::select! {
             ready = self.stream.ready(wanted) => ready.map_err(LinkError::Io)?,
-            () = self.probes.asked(), if may_probe => return self.begin_probe(),
+            () = self.probes.asked(), if may_probe => return self.begin_probe().map(|()| 0),
         };
         if ready.is_writable() && self.backlog() > 0 {
             match self.stream.try_write(&self.outbound[self.written..]) {
@@ -294,12 +295,12 @@ impl Link {
         if ready.is_readable() {
             match self.stream.try_read(&mut self.buffer) {
                 Ok(0) => return Err(LinkError::Closed),
-                Ok(count) => self.decoder.push(&self.buffer[..count]),
+                Ok(count) => return Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(LinkError::Io(error)),
             }
         }
-        Ok(())
+        Ok(0)
     }
 
     /// Asks and waits for the first answer on the same stream. Answers to other streams are leftovers of
@@ -339,24 +340,49 @@ impl Link {
     /// Says hello with a fresh nonce and waits for the answer that repeats it, however long the boot takes:
     /// the caller holds the deadline.
     pub async fn hello(&mut self) -> Result<HelloAck, LinkError> {
-        let mut nonce = [0; 16];
-        getrandom(&mut nonce, GetRandomFlags::empty()).map_err(LinkError::Random)?;
-        self.queue(0, HostMessage::Hello(Hello { nonce: nonce.to_vec(), protocol: PROTOCOL }))?;
+        let nonce = self.say_hello()?;
         loop {
             let (_, message) = self.next().await?;
             match message {
-                GuestMessage::HelloAck(ack) if ack.nonce == nonce => {
-                    return if ack.protocol == PROTOCOL {
-                        self.greeted = true;
-                        Ok(ack)
-                    } else {
-                        Err(LinkError::Generation { theirs: ack.protocol })
-                    };
-                }
+                GuestMessage::HelloAck(ack) if ack.nonce == nonce => return self.greet(ack),
                 // Whatever comes before the answer is left over from an earlier connection.
                 _ => {}
             }
         }
+    }
+
+    /// As [`Self::hello`], to a guest that was saved while it spoke to another host: what it still has to say to that one
+    /// begins anywhere in a frame, and is passed over.
+    pub async fn hello_amid_ruins(&mut self) -> Result<HelloAck, LinkError> {
+        let nonce = self.say_hello()?;
+        let mut ruins = Vec::new();
+        loop {
+            self.give_others_their_turn().await;
+            let count = self.exchange().await?;
+            ruins.extend_from_slice(&self.buffer[..count]);
+            match guest::answer_within(&ruins, &nonce) {
+                guest::Answer::Found(ack, end) => {
+                    self.decoder.push(&ruins[end..]);
+                    return self.greet(*ack);
+                }
+                guest::Answer::NotYet(from) => drop(ruins.drain(..from)),
+            }
+        }
+    }
+
+    fn say_hello(&mut self) -> Result<[u8; 16], LinkError> {
+        let mut nonce = [0; 16];
+        getrandom(&mut nonce, GetRandomFlags::empty()).map_err(LinkError::Random)?;
+        self.queue(0, HostMessage::Hello(Hello { nonce: nonce.to_vec(), protocol: PROTOCOL }))?;
+        Ok(nonce)
+    }
+
+    fn greet(&mut self, ack: HelloAck) -> Result<HelloAck, LinkError> {
+        if ack.protocol != PROTOCOL {
+            return Err(LinkError::Generation { theirs: ack.protocol });
+        }
+        self.greeted = true;
+        Ok(ack)
     }
 }
 
@@ -391,6 +417,26 @@ mod tests {
         };
         let (ack, ()) = tokio::join!(link.hello(), agent);
         assert_ne!(ack.unwrap().nonce, vec![0; 16]);
+    }
+
+    #[tokio::test]
+    async fn what_a_restored_guest_still_says_to_its_former_host_is_passed_over() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut link = Link::new(ours);
+        let agent = async {
+            let Some(HostMessage::Hello(hello)) = host_frame(&mut theirs).await.message else { panic!() };
+            theirs.write_all(&[0xff; 5000]).await.unwrap();
+            let ack = HelloAck { nonce: hello.nonce, protocol: PROTOCOL, ..HelloAck::default() };
+            let answer = guest_frame(0, GuestMessage::HelloAck(ack));
+            let ping = guest_frame(1, GuestMessage::Pong(Pong {}));
+            theirs.write_all(&[answer, ping].concat()).await.unwrap();
+        };
+        let (ack, ()) = tokio::join!(link.hello_amid_ruins(), agent);
+        ack.unwrap();
+        link.open_stream();
+        assert!(matches!(link.next().await, Ok((1, GuestMessage::Pong(_)))), "what follows is not lost");
+        drop(theirs);
+        assert!(matches!(link.next().await, Err(LinkError::Closed)));
     }
 
     #[tokio::test]

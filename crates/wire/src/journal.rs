@@ -75,6 +75,14 @@ pub enum JournalEntry {
         /// `warmed`, `quiesced`, `stopped`, `saved`.
         phase: String,
     },
+    /// A snapshot's phase.
+    Snapshot {
+        /// `began`, `stopped`, `copied`, `saved`, `resumed`, `synced`, `failed`.
+        phase: String,
+        /// Details for a person.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+    },
     /// The end was decided.
     End {
         /// The death certificate's cause.

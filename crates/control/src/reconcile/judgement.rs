@@ -159,6 +159,7 @@ pub(crate) fn step_reached(journal: &Journal, walker: Walker) -> BootStep {
         | JournalEntry::Program { .. }
         | JournalEntry::Rung { .. }
         | JournalEntry::Template { .. }
+        | JournalEntry::Snapshot { .. }
         | JournalEntry::Limits { .. }
         | JournalEntry::KeepsUser { .. }
         | JournalEntry::End { .. } => None,

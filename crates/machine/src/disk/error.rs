@@ -106,6 +106,12 @@ pub enum DiskError {
         /// The file.
         path: PathBuf,
     },
+    /// Its copy was not wanted any more.
+    #[error("the copy {path} was given up")]
+    GivenUp {
+        /// The file that it would have been.
+        path: PathBuf,
+    },
     /// It has another size than it was made with.
     #[error("the disk {path} has {found} bytes and should have {expected}")]
     Size {

@@ -1,4 +1,4 @@
-//! Disks that machines write: made, checked, opened and removed.
+//! Disks that machines write: made, checked, opened, copied and removed.
 //!
 //! ```text
 //!   create:  .NAME.new (sparse, locked) ─► mke2fs ─► [qemu-img: .NAME.new.qcow2] ─► sync ─► NAME, by rename
@@ -7,9 +7,11 @@
 //! A disk is a file with an ext4 file system in it, raw or in QEMU's own format. The tools come out of the VMM root, so
 //! that the host needs neither. Not here: whose disk it is, when it goes, and what a machine does with it.
 
+mod copy;
 mod error;
 mod tool;
 
+pub use copy::{Copied, allocated, copy, sync};
 pub use error::DiskError;
 
 use crate::vmm_root::VmmRoot;

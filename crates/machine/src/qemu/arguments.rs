@@ -2,7 +2,7 @@
 //!
 //! Nothing here touches the host. The same devices at the same addresses are given when a template is made and
 //! when it is cloned: QEMU restores a machine only into its like, and [`topology`] names it for the template's
-//! key. Golden files keep the three command lines.
+//! key. Golden files keep the command lines.
 
 use crate::backend::{LaunchError, LaunchPlan, MemoryBacking};
 use crate::jail::BoundFile;
@@ -147,10 +147,10 @@ fn check(plan: &LaunchPlan) -> Result<(), LaunchError> {
     }
     match (&plan.memory, &plan.incoming) {
         (MemoryBacking::PrivateFile(_), None) => refuse("a private memory file is for restoring".to_owned()),
-        (MemoryBacking::Anonymous | MemoryBacking::SharedFile(_), Some(_)) => {
-            refuse("restoring needs the template's memory file".to_owned())
+        (MemoryBacking::SharedFile(_), Some(_)) => {
+            refuse("a memory file that is written through is for making a template".to_owned())
         }
-        (MemoryBacking::PrivateFile(_), Some(_))
+        (MemoryBacking::PrivateFile(_) | MemoryBacking::Anonymous, Some(_))
         | (MemoryBacking::Anonymous | MemoryBacking::SharedFile(_), None) => Ok(()),
     }
 }
@@ -163,8 +163,7 @@ fn name(plan: &LaunchPlan) -> String {
 
 fn machine(list: &mut Arguments, plan: &LaunchPlan) {
     let machine = &plan.machine;
-    let backed = plan.memory != MemoryBacking::Anonymous;
-    list.option("-machine", &format!("{BOARD}{}", if backed { ",memory-backend=ram" } else { "" }));
+    list.option("-machine", &format!("{BOARD},memory-backend=ram"));
     match machine.accelerator.as_str() {
         "kvm" => list.option("-accel", "kvm"),
         _ => list.option("-accel", &format!("tcg,tb-size={TRANSLATIONS_MIB}")),
@@ -176,7 +175,10 @@ fn machine(list: &mut Arguments, plan: &LaunchPlan) {
         format!("memory-backend-file,id=ram,size={},mem-path=/vm/{MEMORY},{access}", machine.memory)
     };
     match &plan.memory {
-        MemoryBacking::Anonymous => {}
+        // Named as the others are: what was saved of one machine is restored into another, whatever its memory was.
+        MemoryBacking::Anonymous => {
+            list.option("-object", &format!("memory-backend-ram,id=ram,size={}", machine.memory));
+        }
         MemoryBacking::SharedFile(_) => list.option("-object", &file("share=on")),
         // The file is opened read-only, and yet the guest's memory can be written: its pages are copied.
         MemoryBacking::PrivateFile(_) => list.option("-object", &file("share=off,readonly=on,rom=off")),
@@ -316,6 +318,16 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_is_restored_whole_has_its_golden_command_line() {
+        let mut plan = with_scratch("raw");
+        plan.incoming = Some("/vms/x/snapshots/y/machine".into());
+        let channels = Channels { incoming: Some(13), scratch: Some(14), ..CHANNELS };
+        insta::assert_snapshot!("restore", shown(&plan, &channels));
+        let names: Vec<String> = files(&plan).iter().map(BoundFile::inside).collect();
+        assert_eq!(names, ["/vm/rootfs"], "what is restored is reached through its descriptor alone");
+    }
+
+    #[test]
     fn machines_with_and_without_a_disk_of_their_own_share_no_template() {
         let (with, without) = (topology(&with_scratch("raw").machine), topology(&fixture::plan().machine));
         assert_ne!(with, without);
@@ -349,7 +361,10 @@ mod tests {
             |plan| plan.machine.memory = 0,
             |plan| plan.machine.vcpus = 0,
             |plan| plan.memory = MemoryBacking::PrivateFile(PathBuf::from("/m")),
-            |plan| plan.incoming = Some(PathBuf::from("/s")),
+            |plan| {
+                plan.memory = MemoryBacking::SharedFile(PathBuf::from("/m"));
+                plan.incoming = Some(PathBuf::from("/s"));
+            },
         ];
         for spoil in spoilt {
             let mut plan = fixture::plan();

@@ -4,11 +4,12 @@
 //! may take its files away. Descriptors close with the values that own them; the sockets' files are left to
 //! whoever owns the run directory.
 
+use super::Qemu;
 use super::arguments::{self, Channels};
 use super::limits;
 use super::monitor::{Monitor, REQUESTS};
+use super::state::{Incoming, Restoring};
 use super::watch::{EVENTS, Watch, keep_log};
-use super::{Qemu, Restoring};
 use crate::backend::{BackendError, LaunchError, LaunchPlan, MemoryBacking, VmmEvent, VmmEvents};
 use crate::jail::{self, JailSpec};
 use crate::process::Process;
@@ -43,7 +44,10 @@ pub(super) async fn launch(plan: &LaunchPlan) -> Result<(Qemu, VmmEvents), Launc
         Err(error) => return Err(end_nameless(child, error).await),
     };
     match attend(plan, child, stream, channels.console) {
-        Ok(attended) => negotiated(plan, process, agent, (attended, channels.disk_bytes)).await,
+        Ok(attended) => {
+            let found = (channels.disk_bytes, channels.incoming);
+            negotiated(plan, process, agent, (attended, found)).await
+        }
         Err(error) => Err(end(&process, error).await),
     }
 }
@@ -77,7 +81,7 @@ async fn negotiated(
     plan: &LaunchPlan,
     process: Arc<Process>,
     agent: UnixStream,
-    (attended, disk_bytes): (Attended, Option<u64>),
+    (attended, (disk_bytes, incoming)): (Attended, (Option<u64>, Option<Incoming>)),
 ) -> Result<(Qemu, VmmEvents), LaunchError> {
     let Attended { watch, monitor, mut events, console } = attended;
     let confined = confine(plan, process.identity().pid);
@@ -86,7 +90,8 @@ async fn negotiated(
         monitor,
         agent: Some(agent),
         agent_socket: plan.run_directory.agent_socket(),
-        boots_from_state: plan.incoming.is_some(),
+        incoming,
+        memory: plan.machine.memory,
         disk_bytes,
         saveable: matches!(plan.memory, MemoryBacking::SharedFile(_)),
         restoring: None,
@@ -136,8 +141,8 @@ async fn end_nameless(mut child: Child, error: LaunchError) -> LaunchError {
 /// Waits until the monitor answers. What a restore begins with is sent without waiting for that.
 async fn negotiate(qemu: &mut Qemu) -> Result<(), BackendError> {
     let greeted = qemu.monitor.submit(qmp::qmp_capabilities { enable: None })?;
-    if qemu.boots_from_state {
-        qemu.restoring = Some(Restoring::begin(&qemu.monitor)?);
+    if let Some(incoming) = qemu.incoming {
+        qemu.restoring = Some(Restoring::begin(&qemu.monitor, incoming)?);
     }
     greeted.answer().await.map(drop)
 }
@@ -166,6 +171,8 @@ struct OpenChannels {
     console: StdUnixStream,
     /// The size of the machine's own disk.
     disk_bytes: Option<u64>,
+    /// What is restored.
+    incoming: Option<Incoming>,
 }
 
 fn make_channels(plan: &LaunchPlan) -> Result<OpenChannels, LaunchError> {
@@ -184,10 +191,16 @@ fn make_channels(plan: &LaunchPlan) -> Result<OpenChannels, LaunchError> {
         scratch: scratch.as_ref().map(|disk| sys::number_of(&disk.file)),
     };
     let disk_bytes = scratch.as_ref().map(|disk| disk.bytes);
+    let restored = incoming.as_ref().map(|state| Incoming::of(plan, length_of(state)));
     let mut theirs = vec![monitor, agent, their_console];
     theirs.extend(incoming);
     theirs.extend(scratch.map(|disk| disk.file));
-    Ok(OpenChannels { theirs, numbers, console, disk_bytes })
+    Ok(OpenChannels { theirs, numbers, console, disk_bytes, incoming: restored })
+}
+
+/// What cannot be measured is taken for short: then it is not waited for long.
+fn length_of(file: &OwnedFd) -> u64 {
+    rustix::fs::fstat(file).ok().and_then(|status| u64::try_from(status.st_size).ok()).unwrap_or(0)
 }
 
 /// A listening socket, 0600. One that an earlier attempt of this incarnation left is replaced.

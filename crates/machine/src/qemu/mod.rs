@@ -4,7 +4,7 @@
 //!   runner                                   jail (own mount namespace)
 //!     listening sockets: monitor, agent ───►   inherited, by number
 //!     one end of a socketpair: console ────►   inherited
-//!     device state, opened read-only ──────►   inherited
+//!     state to restore, opened read-only ──►   inherited
 //!     the machine's own disk, read-write ──►   inherited
 //!     stderr ◄─────────────────────────────    messages, kept with a cap
 //! ```
@@ -21,6 +21,7 @@ mod launch;
 mod limits;
 pub mod line;
 mod monitor;
+mod state;
 mod watch;
 
 pub use cpu::{command_line, cpu_model};
@@ -28,18 +29,17 @@ pub use cpu::{command_line, cpu_model};
 use crate::backend::{Backend, BackendError, Capabilities, GuestLink, LaunchError, LaunchPlan, VmmEvents};
 use crate::cgroup::CgroupError;
 use crate::process::Process;
-use arguments::{INCOMING_SET, OUTGOING_SET};
-use monitor::{Monitor, Pending};
+use monitor::Monitor;
 use outlast_model::timeout;
 use outlast_wire::intent::Machine;
-use qapi::qmp::{
-    self, MigrationCapability, MigrationCapabilityStatus, MigrationStatus, migrate_set_capabilities,
-};
-use rustix::fs::{Mode, OFlags};
+use qapi::qmp;
 use rustix::process::Signal;
 use serde_json::Value;
+use state::{Incoming, Restoring};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
@@ -55,7 +55,10 @@ pub struct Qemu {
     /// hears of no hang-up and no new host, which could otherwise reach it after the first bytes of the new one.
     agent: Option<UnixStream>,
     agent_socket: PathBuf,
-    boots_from_state: bool,
+    /// What it is to be restored from.
+    incoming: Option<Incoming>,
+    /// The machine's memory, in bytes.
+    memory: u64,
     /// The size of the machine's own disk, if it has one.
     disk_bytes: Option<u64>,
     saveable: bool,
@@ -90,7 +93,7 @@ impl Backend for Qemu {
     }
 
     async fn boot(&mut self) -> Result<(), BackendError> {
-        if self.boots_from_state {
+        if self.incoming.is_some() {
             return Err(BackendError::NothingToBoot);
         }
         self.be_confined().await?;
@@ -98,10 +101,7 @@ impl Backend for Qemu {
     }
 
     async fn restore(&mut self) -> Result<(), BackendError> {
-        let restoring = self.restoring.take().ok_or(BackendError::NothingToRestore)?;
-        restoring.capabilities.answer().await?;
-        restoring.incoming.answer().await?;
-        self.migration_completed("restored").await?;
+        self.loaded().await?;
         self.be_confined().await?;
         self.resume().await?;
         self.disk_changed().await
@@ -125,20 +125,15 @@ impl Backend for Qemu {
     }
 
     async fn save(&mut self, state_file: &Path) -> Result<(), BackendError> {
-        if !self.saveable {
-            return Err(BackendError::NotSaveable);
-        }
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = rustix::fs::open(state_file, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|errno| BackendError::Open { path: state_file.to_owned(), source: errno.into() })?;
-        self.monitor.execute(migration_capabilities()).await?;
-        let add = qmp::add_fd { fdset_id: Some(OUTGOING_SET), opaque: None };
-        self.monitor.execute_with(add, file).await?;
-        self.monitor.forget_migrations();
-        let uri = Some(set_uri(OUTGOING_SET));
-        self.monitor.execute(qmp::migrate { uri, channels: None, detach: None, resume: None }).await?;
-        self.migration_completed("saved").await?;
-        self.monitor.execute(qmp::remove_fd { fdset_id: OUTGOING_SET, fd: None }).await.map(drop)
+        self.save_devices(state_file).await
+    }
+
+    async fn save_whole(&mut self, file: File, within: Duration) -> Result<u64, BackendError> {
+        self.save_everything(file, within).await
+    }
+
+    async fn abandon_save(&mut self) {
+        self.let_go().await;
     }
 
     fn monitor(
@@ -192,51 +187,5 @@ impl Qemu {
         let size = i64::try_from(bytes).unwrap_or(i64::MAX);
         let node_name = Some(arguments::SCRATCH_NODE.to_owned());
         self.monitor.execute(qmp::block_resize { device: None, node_name, size }).await.map(drop)
-    }
-
-    async fn migration_completed(&mut self, verb: &'static str) -> Result<(), BackendError> {
-        match self.monitor.migrated().await? {
-            MigrationStatus::completed => Ok(()),
-            status => {
-                let info = self.monitor.execute(qmp::query_migrate {}).await;
-                let detail = info.ok().and_then(|info| info.error_desc);
-                let detail = detail.map_or_else(|| format!("{status:?}"), |text| line::shortened(&text));
-                Err(BackendError::Migration { verb, detail })
-            }
-        }
-    }
-}
-
-/// Memory stays in its file; every change of a migration's status is told.
-fn migration_capabilities() -> migrate_set_capabilities {
-    let on = |capability| MigrationCapabilityStatus { capability, state: true };
-    migrate_set_capabilities {
-        capabilities: vec![on(MigrationCapability::x_ignore_shared), on(MigrationCapability::events)],
-    }
-}
-
-fn set_uri(set: i64) -> String {
-    format!("file:/dev/fdset/{set}")
-}
-
-/// A restore on its way. It is sent together with the first command to the monitor: QEMU carries commands out in
-/// order, loading state lets no vCPU run, and what the runner does in between costs no time.
-#[derive(Debug)]
-struct Restoring {
-    capabilities: Pending<migrate_set_capabilities>,
-    incoming: Pending<qmp::migrate_incoming>,
-}
-
-impl Restoring {
-    fn begin(monitor: &Monitor) -> Result<Self, BackendError> {
-        Ok(Self {
-            capabilities: monitor.submit(migration_capabilities())?,
-            incoming: monitor.submit(qmp::migrate_incoming {
-                uri: Some(set_uri(INCOMING_SET)),
-                channels: None,
-                // A state that cannot be read is an error with a reason, not a VMM that is gone.
-                exit_on_error: Some(false),
-            })?,
-        })
     }
 }

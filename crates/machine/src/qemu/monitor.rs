@@ -117,8 +117,8 @@ impl Monitor {
         self.migration.mark_unchanged();
     }
 
-    /// Waits until a migration ended, for at most [`timeout::MONITOR`], and tells how.
-    pub(super) async fn migrated(&mut self) -> Result<MigrationStatus, BackendError> {
+    /// Waits until a migration ended, for at most `patience`, and tells how.
+    pub(super) async fn migrated(&mut self, patience: Duration) -> Result<MigrationStatus, BackendError> {
         const COMMAND: &str = "migrate";
         let ended = async {
             loop {
@@ -129,14 +129,19 @@ impl Monitor {
                 }
             }
         };
-        within(timeout::MONITOR, COMMAND, ended).await?
+        within(patience, COMMAND, ended).await?
     }
 }
 
 impl<C: Command> Pending<C> {
     /// Waits for the answer, for at most [`timeout::MONITOR`].
     pub(super) async fn answer(self) -> Result<C::Ok, BackendError> {
-        let answer = within(timeout::MONITOR, C::NAME, self.reply).await?;
+        self.answer_within(timeout::MONITOR).await
+    }
+
+    /// Waits for the answer, for at most `patience`.
+    pub(super) async fn answer_within(self, patience: Duration) -> Result<C::Ok, BackendError> {
+        let answer = within(patience, C::NAME, self.reply).await?;
         let answer = answer.map_err(|_| BackendError::HungUp { command: C::NAME })?;
         match answer {
             Ok(value) => serde_json::from_value(value).map_err(|error| nonsense(C::NAME, &error.to_string())),
@@ -145,7 +150,8 @@ impl<C: Command> Pending<C> {
     }
 }
 
-fn is_terminal(status: MigrationStatus) -> bool {
+/// Whether a migration is over.
+pub(super) fn is_terminal(status: MigrationStatus) -> bool {
     matches!(status, MigrationStatus::completed | MigrationStatus::failed | MigrationStatus::cancelled)
 }
 

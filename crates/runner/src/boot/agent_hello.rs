@@ -1,7 +1,7 @@
 //! Agent hello: the guest's agent repeats the nonce of this connection.
 //!
 //! A clone's agent was running when it was saved and must answer soon, or the clone is given up for a cold
-//! boot; a booting one has until the boot's deadline.
+//! boot; so must a restored one, whose start has failed otherwise; a booting one has until the boot's deadline.
 
 use super::{Core, Presence, Stumble};
 use crate::link::Link;
@@ -17,18 +17,18 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
     let link = core.link.insert(Link::new(stream).probed(probes));
     let hello = match core.intent.start {
         Start::Boot => link.hello().await,
-        Start::Clone { .. } | Start::Restore { .. } => {
-            let answered = tokio::time::timeout(timeout::AGENT_REQUEST, link.hello()).await;
-            answered.map_err(|_| {
-                Stumble::Failed(format!(
-                    "the agent that went on was silent for {} s",
-                    timeout::AGENT_REQUEST.as_secs()
-                ))
-            })?
-        }
+        Start::Clone { .. } => soon("the clone's agent", link.hello()).await?,
+        Start::Restore { .. } => soon("the restored agent", link.hello_amid_ruins()).await?,
     };
     core.hello = Some(hello.map_err(Stumble::on_link)?);
     Ok(())
+}
+
+/// An agent that ran before is not waited for as long as a boot.
+async fn soon<T>(who: &str, hello: impl Future<Output = T>) -> Result<T, Stumble> {
+    let limit = timeout::AGENT_REQUEST;
+    let answered = tokio::time::timeout(limit, hello).await;
+    answered.map_err(|_| Stumble::Failed(format!("{who} was silent for {} s", limit.as_secs())))
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "one shape for the undo of every step")]

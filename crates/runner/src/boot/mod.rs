@@ -23,6 +23,7 @@ pub(crate) use launch_vmm::{alone, survivors};
 
 use crate::arguments::Order;
 use crate::control::{ControlServer, Desk};
+use crate::copying::Copying;
 use crate::event::Interrupt;
 use crate::heartbeat::Heartbeat;
 use crate::init::Reaping;
@@ -140,6 +141,8 @@ pub(crate) struct Core<B: Backend> {
     pub(crate) heartbeat: Option<Heartbeat>,
     pub(crate) control: Option<ControlServer>,
     pub(crate) leases: Vec<OwnedFd>,
+    /// The copy of the disk that is restored.
+    pub(crate) copying: Option<Copying>,
     pub(crate) vmm: Option<B>,
     pub(crate) vmm_events: Option<VmmEvents>,
     /// When the vCPUs began to run.
@@ -185,6 +188,7 @@ impl<B: Backend> Core<B> {
             heartbeat: None,
             control: None,
             leases: Vec::new(),
+            copying: None,
             vmm: None,
             vmm_events: None,
             guest_started: None,
@@ -209,7 +213,7 @@ impl<B: Backend> Core<B> {
         match step {
             BootStep::Claim => claim::make(self).await,
             BootStep::RunDirectory => run_directory::make(self),
-            BootStep::Disks => disks::make(self),
+            BootStep::Disks => disks::make(self).await,
             BootStep::LaunchVmm => launch_vmm::make(self).await,
             BootStep::StartGuest => start_guest::make(self).await,
             BootStep::AgentHello => agent_hello::make(self).await,
@@ -226,7 +230,7 @@ impl<B: Backend> Core<B> {
         match step {
             BootStep::Claim => claim::undo(self),
             BootStep::RunDirectory => run_directory::undo(self),
-            BootStep::Disks => disks::undo(self),
+            BootStep::Disks => disks::undo(self).await,
             BootStep::LaunchVmm => launch_vmm::undo(self).await,
             BootStep::AgentHello => agent_hello::undo(self),
             // What these do lies in the guest, which goes with the VMM, or in the row, which only grows.

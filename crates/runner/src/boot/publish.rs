@@ -1,9 +1,10 @@
 //! Publish: the store says `running`, durably, before the program is sent.
 //!
 //! That order is what makes a later judgement honest: a runner found dead before this never ran the program,
-//! one found dead after it may have. Nothing to undo: the row only grows.
+//! one found dead after it may have. Nothing to undo: the row only grows. It is also
+//! what makes the disk of a restored VM its own, so the former one goes right after.
 
-use super::{Core, Stumble};
+use super::{Core, Stumble, disks};
 use crate::clock;
 use outlast_machine::backend::Backend;
 use outlast_store::{Publication, StartedFrom};
@@ -28,6 +29,7 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
     let published = core.ledger.call(move |store| store.publish(id, &who, &publication)).await;
     published.map_err(Stumble::failed)?.map_err(Stumble::failed)?;
     core.published = true;
+    disks::remove_former(core);
     core.desk.state.set("running");
     Ok(())
 }

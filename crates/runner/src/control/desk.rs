@@ -2,7 +2,7 @@
 
 use crate::clock;
 use crate::probe::Probes;
-use crate::vm::{Ask, Asks, Execs, ProgramAsk, Reply, StopOrder};
+use crate::vm::{Ask, Asks, Execs, ProgramAsk, Reply, StopOrder, Taken};
 use outlast_model::timeout;
 use outlast_wire::control::{Answer, Request};
 use outlast_wire::identity::ProcessIdentity;
@@ -70,6 +70,8 @@ pub(crate) struct VmDesk {
     pub(crate) evidence: Evidence,
     /// What programs may use when nobody says otherwise.
     pub(crate) limits: ProgramLimits,
+    /// How long writing all of it, memory and a full disk, may take.
+    pub(crate) state_patience: Duration,
 }
 
 /// The limits of a program's cgroup in the guest.
@@ -126,10 +128,18 @@ impl Desk {
                 vm.asked(|reply| Ask::Program(ProgramAsk::Signal { number, signal, reply: Some(reply) }))
                     .await
             }
+            Request::Snapshot { directory } => {
+                let (reply, said) = oneshot::channel();
+                vm.ask(Ask::Snapshot { directory, reply }).await;
+                match within(vm.state_patience, said).await {
+                    Ok(Ok(taken)) => snapshotted(taken),
+                    Ok(Err(cause)) | Err(cause) => refused(cause),
+                }
+            }
             Request::Monitor { command } => {
                 let (reply, said) = oneshot::channel();
                 vm.ask(Ask::Monitor { command, reply }).await;
-                match within(said).await {
+                match within(timeout::VM_REQUEST, said).await {
                     Ok(Ok(answer)) => Answer::Monitor { said: answer },
                     Ok(Err(cause)) | Err(cause) => refused(cause),
                 }
@@ -162,8 +172,9 @@ impl Desk {
 }
 
 impl VmDesk {
-    /// The desk of a VM, and the end of its queue that its loop holds; nothing else has one.
-    pub(crate) fn of(purpose: &Purpose, evidence: &Evidence) -> Option<(Self, Asks)> {
+    /// The desk of a VM, and the end of its queue that its loop holds; nothing else has one. Its memory and its disk have
+    /// `state_bytes` together at most.
+    pub(crate) fn of(purpose: &Purpose, evidence: &Evidence, state_bytes: u64) -> Option<(Self, Asks)> {
         let Purpose::Vm { name, memory_max, pids_max, .. } = purpose else { return None };
         let (sender, asks) = Asks::new();
         let desk = Self {
@@ -174,6 +185,7 @@ impl VmDesk {
             host_name: name.clone(),
             evidence: evidence.clone(),
             limits: ProgramLimits { memory_max: *memory_max, pids_max: *pids_max },
+            state_patience: timeout::of_state(state_bytes) + timeout::VM_REQUEST,
         };
         Some((desk, asks))
     }
@@ -186,7 +198,7 @@ impl VmDesk {
     async fn asked(&self, ask: impl FnOnce(Reply) -> Ask) -> Answer {
         let (reply, said) = oneshot::channel();
         self.ask(ask(reply)).await;
-        match within(said).await {
+        match within(timeout::VM_REQUEST, said).await {
             Ok(Ok(())) => Answer::Accepted,
             Ok(Err(cause)) | Err(cause) => refused(cause),
         }
@@ -194,12 +206,18 @@ impl VmDesk {
 }
 
 /// What the loop said, or why it said nothing.
-async fn within<T>(said: oneshot::Receiver<T>) -> Result<T, String> {
-    match tokio::time::timeout(timeout::VM_REQUEST, said).await {
+async fn within<T>(patience: Duration, said: oneshot::Receiver<T>) -> Result<T, String> {
+    match tokio::time::timeout(patience, said).await {
         Ok(Ok(said)) => Ok(said),
         Ok(Err(_)) => Err("the VM is ending".to_owned()),
-        Err(_) => Err(format!("it took longer than {} s", timeout::VM_REQUEST.as_secs())),
+        Err(_) => Err(format!("it took longer than {} s", patience.as_secs())),
     }
+}
+
+fn snapshotted(taken: Taken) -> Answer {
+    let Taken { paused, machine_bytes, disk_bytes } = taken;
+    let paused_us = u64::try_from(paused.as_micros()).unwrap_or(u64::MAX);
+    Answer::Snapshotted { paused_us, machine_bytes, disk_bytes }
 }
 
 /// No.

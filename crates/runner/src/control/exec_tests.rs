@@ -64,7 +64,7 @@ async fn vm(directory: &Path) -> (Vm, Guest) {
     let evidence = Evidence::at(directory.to_owned());
     let purpose =
         Purpose::Vm { vm: "v".to_owned(), name: "web".to_owned(), memory_max: 1 << 26, pids_max: 100 };
-    let (desk, asks) = VmDesk::of(&purpose, &evidence).unwrap();
+    let (desk, asks) = VmDesk::of(&purpose, &evidence, 1 << 28).unwrap();
     let execs = Rc::clone(&desk.execs);
     let (kills, received) = mpsc::channel(1);
     let desk = Desk {

@@ -8,6 +8,7 @@ use crate::boot::chain;
 use crate::link::Link;
 use outlast_wire::guest::Exec;
 use serde_json::Value;
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -33,6 +34,17 @@ impl Default for StopOrder {
 /// Where an answer without a value goes.
 pub(crate) type Reply = oneshot::Sender<Result<(), String>>;
 
+/// A snapshot's files are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// For so long the vCPUs stood still because of it.
+    pub(crate) paused: Duration,
+    /// The length of the devices and the memory, in bytes.
+    pub(crate) machine_bytes: u64,
+    /// The length of the disk's file, in bytes.
+    pub(crate) disk_bytes: u64,
+}
+
 /// What a client asks.
 #[derive(Debug)]
 pub(crate) enum Ask {
@@ -52,6 +64,13 @@ pub(crate) enum Ask {
     Resume {
         /// Done.
         reply: Reply,
+    },
+    /// Write the whole of it into a directory.
+    Snapshot {
+        /// The directory.
+        directory: PathBuf,
+        /// It is there, synced.
+        reply: oneshot::Sender<Result<Taken, String>>,
     },
     /// A raw command for the VMM's monitor.
     Monitor {
@@ -139,17 +158,40 @@ impl ProgramAsk {
 #[derive(Debug)]
 pub(crate) struct Asks {
     queue: mpsc::Receiver<Ask>,
+    /// Taken from the queue and not yet dealt with, in order.
+    deferred: VecDeque<Ask>,
 }
 
 impl Asks {
     /// A queue; clients hold the sender.
     pub(crate) fn new() -> (mpsc::Sender<Ask>, Self) {
         let (sender, queue) = mpsc::channel(QUEUE);
-        (sender, Self { queue })
+        (sender, Self { queue, deferred: VecDeque::new() })
     }
 
     /// The next ask. Cancelling it loses nothing.
     pub(super) async fn next(&mut self) -> Ask {
+        match self.deferred.pop_front() {
+            Some(ask) => ask,
+            None => self.arriving().await,
+        }
+    }
+
+    /// The next stop that is asked for; everything else waits for [`Self::next`], in order. When too much waits, only the
+    /// store still says that a stop is wanted. Cancelling it loses nothing.
+    pub(super) async fn stop(&mut self) -> (StopOrder, Reply) {
+        loop {
+            if self.deferred.len() >= QUEUE {
+                return std::future::pending().await;
+            }
+            match self.arriving().await {
+                Ask::Stop { order, reply } => return (order, reply),
+                other => self.deferred.push_back(other),
+            }
+        }
+    }
+
+    async fn arriving(&mut self) -> Ask {
         match self.queue.recv().await {
             Some(ask) => ask,
             // The control server is gone; nobody can ask any more.

@@ -14,12 +14,13 @@
 mod ask;
 mod execs;
 mod pause;
+mod snapshot;
 mod stop;
 #[cfg(test)]
 mod testing;
 mod watch;
 
-pub(crate) use ask::{Ask, Asks, ProgramAsk, Reply, StopOrder};
+pub(crate) use ask::{Ask, Asks, ProgramAsk, Reply, StopOrder, Taken};
 use execs::ExecError;
 pub(crate) use execs::{ExecEnd, Execs, Opened, attach, remove_log};
 use pause::Cut;
@@ -118,10 +119,22 @@ async fn answer<B: Backend>(
     let (reply, done) = match ask {
         Ask::Stop { order, reply } => {
             let _ = reply.send(Ok(()));
-            return Some(stop::stop(core, asks, order, "a stop was asked for on the control socket").await);
+            return Some(stop::stop(core, asks, order, STOP_ASKED).await);
         }
         Ask::Pause { reply } => (reply, pause::pause(core, sources).await),
         Ask::Resume { reply } => (reply, pause::resume(core, sources).await),
+        Ask::Snapshot { directory, reply } => {
+            return match snapshot::take(core, (sources, asks), &directory).await {
+                Ok(taken) => {
+                    let _ = reply.send(taken);
+                    None
+                }
+                Err(cut) => {
+                    let _ = reply.send(Err(cut.told()));
+                    Some(cut_short(core, asks, cut).await)
+                }
+            };
+        }
         Ask::Monitor { command, reply } => {
             monitor(core, &command, reply);
             return None;
@@ -136,20 +149,28 @@ async fn answer<B: Backend>(
             return None;
         }
     };
-    let ending = match done {
+    let cut = match done {
         Ok(answer) => {
             let _ = reply.send(answer);
             return None;
         }
-        Err(Cut::Interrupt(interrupt)) => {
-            let _ = reply.send(Err("the VM is ending".to_owned()));
-            return Some(end(core, asks, &interrupt).await);
-        }
-        Err(Cut::Unfit(ending)) => ending,
+        Err(cut) => cut,
     };
-    let _ = reply.send(Err(ending.evidence.join("; ")));
-    Some(ending)
+    let _ = reply.send(Err(cut.told()));
+    Some(cut_short(core, asks, cut).await)
 }
+
+/// What cut something short means the end.
+async fn cut_short<B: Backend>(core: &mut Core<B>, asks: &mut Asks, cut: Cut) -> Ending {
+    match cut {
+        Cut::Interrupt(interrupt) => end(core, asks, &interrupt).await,
+        Cut::Stop(order) => stop::stop(core, asks, order, STOP_ASKED).await,
+        Cut::Unfit(ending) => ending,
+    }
+}
+
+/// Why a VM is stopped whose client came to the socket.
+const STOP_ASKED: &str = "a stop was asked for on the control socket";
 
 /// Passes a command on to the monitor. Its answer is waited for beside the loop.
 fn monitor<B: Backend>(core: &Core<B>, command: &str, reply: oneshot::Sender<Result<Value, String>>) {

@@ -7,6 +7,7 @@
 //! and a resume is tried again. Asked for what is so already, both say it to the store once more, which may not have
 //! heard it.
 
+use super::ask::StopOrder;
 use crate::boot::{Core, chain};
 use crate::certify::{self, CertifyError, Nameplate};
 use crate::clock;
@@ -16,7 +17,9 @@ use crate::link::Fault;
 use crate::program::interrupt_of;
 use outlast_machine::backend::{Backend, BackendError};
 use outlast_model::{DeathCause, Outcome, timeout};
+use std::time::Duration;
 use thiserror::Error;
+use tokio::time::Instant;
 
 /// What came of it: the answer for whoever asked, or what happened meanwhile.
 pub(super) type Paused = Result<Result<(), String>, Cut>;
@@ -25,6 +28,8 @@ pub(super) type Paused = Result<Result<(), String>, Cut>;
 pub(super) enum Cut {
     /// Something that means the VM's end, or a wish for it.
     Interrupt(Interrupt),
+    /// Somebody came to the socket to stop it.
+    Stop(StopOrder),
     /// The guest is not fit to run.
     Unfit(Ending),
 }
@@ -41,6 +46,17 @@ enum NotOn {
     /// It is not what it must be.
     #[error(transparent)]
     Unfit(#[from] CertifyError),
+}
+
+impl Cut {
+    /// What whoever asked is told.
+    pub(super) fn told(&self) -> String {
+        match self {
+            Self::Interrupt(_) => "the VM is ending".to_owned(),
+            Self::Stop(_) => "the VM is being stopped".to_owned(),
+            Self::Unfit(ending) => ending.evidence.join("; "),
+        }
+    }
 }
 
 /// Stops the vCPUs.
@@ -65,35 +81,48 @@ pub(super) async fn pause<B: Backend>(core: &mut Core<B>, sources: &mut Sources)
 /// Lets the vCPUs run and certifies the guest.
 pub(super) async fn resume<B: Backend>(core: &mut Core<B>, sources: &mut Sources) -> Paused {
     if core.paused {
-        let certified = tokio::select! {
-            biased;
-            interrupt = sources.next() => return Err(Cut::Interrupt(interrupt)),
-            certified = tokio::time::timeout(timeout::BOOT, go_on(core)) => certified,
-        };
-        match certified {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(Cut::Unfit(unfit(&error, sources).await)),
-            Err(_) => {
-                let late = format!("{UNFIT}: it took longer than {} s", timeout::BOOT.as_secs());
-                return Err(Cut::Unfit(decision::interrupted(Phase::Running, &Interrupt::AgentSilent(late))));
-            }
-        }
-        core.paused = false;
+        go_on(core, sources, Instant::now()).await?;
         core.desk.state.set("running");
     }
     Ok(write_down(core, false).await)
 }
 
-async fn go_on<B: Backend>(core: &mut Core<B>) -> Result<(), NotOn> {
+/// Lets vCPUs that stand still run again, certifies the guest, and tells for how long they stood still since `since`.
+/// Nobody who has not asked for that hears of it.
+pub(super) async fn go_on<B: Backend>(
+    core: &mut Core<B>,
+    sources: &mut Sources,
+    since: Instant,
+) -> Result<Duration, Cut> {
+    let certified = tokio::select! {
+        biased;
+        interrupt = sources.next() => return Err(Cut::Interrupt(interrupt)),
+        certified = tokio::time::timeout(timeout::BOOT, run_certified(core, since)) => certified,
+    };
+    match certified {
+        Ok(Ok(stood_still)) => {
+            core.paused = false;
+            Ok(stood_still)
+        }
+        Ok(Err(error)) => Err(Cut::Unfit(unfit(&error, sources).await)),
+        Err(_) => {
+            let late = format!("{UNFIT}: it took longer than {} s", timeout::BOOT.as_secs());
+            Err(Cut::Unfit(decision::interrupted(Phase::Running, &Interrupt::AgentSilent(late))))
+        }
+    }
+}
+
+async fn run_certified<B: Backend>(core: &mut Core<B>, since: Instant) -> Result<Duration, NotOn> {
     let nameplate = Nameplate::of(&core.intent.purpose, core.id);
     let (Some(vmm), Some(link), Some(hello)) = (core.vmm.as_mut(), core.link.as_mut(), core.hello.as_ref())
     else {
         return Err(NotOn::Unbooted);
     };
     vmm.resume().await?;
+    let stood_still = since.elapsed();
     let certificate = certify::certify(link, hello, nameplate).await?;
     core.certificate = Some(certificate);
-    Ok(())
+    Ok(stood_still)
 }
 
 /// What is said of a guest that cannot be certified.

@@ -82,6 +82,7 @@ fn is_forced(ask: Ask) -> bool {
             return order.force;
         }
         Ask::Pause { reply } | Ask::Resume { reply } => drop(reply.send(Err(stopping()))),
+        Ask::Snapshot { reply, .. } => drop(reply.send(Err(stopping()))),
         Ask::Monitor { reply, .. } => drop(reply.send(Err(stopping()))),
         Ask::Program(ProgramAsk::Open { reply, .. }) => drop(reply.send(Err(ExecError::Stopping))),
         // What programs are told now no longer matters: they are being ended.

@@ -30,7 +30,7 @@ mod message;
 mod words;
 
 pub use codec::{FrameDecoder, FrameError, decode, encode};
-pub use hello::{LONGEST_HELLO, hello_at_end};
+pub use hello::{Answer, LONGEST_HELLO, answer_within, hello_at_end};
 pub use message::*;
 pub use words::{guest_path, guest_words};
 
