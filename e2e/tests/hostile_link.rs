@@ -378,7 +378,7 @@ fn a_flood_does_not_keep_a_kill_waiting() {
 }
 
 #[test]
-fn long_credit_beyond_all_measure_takes_no_memory() {
+fn credit_beyond_all_measure_takes_no_memory() {
     on_hostile_lab(|lab| {
         let input = lab.file("input", vec![b'i'; 64 << 20]);
         let arguments = ["--stdin", input.to_str().unwrap(), "--timeout", "1500s"];

@@ -159,6 +159,21 @@ fn acts_for_ordinary_user_in(uid_map: &str, uid: u32) -> bool {
     ordinary_user_in(first, uid).is_some()
 }
 
+/// Whether systemd keeps what is that user's running when nobody is logged in as them (`loginctl enable-linger`). A user
+/// that only a directory service knows is taken for one that does not linger.
+pub fn lingers(uid: u32) -> bool {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    user_name_in(&users, uid).is_some_and(|name| Path::new("/var/lib/systemd/linger").join(name).exists())
+}
+
+fn user_name_in(users: &str, uid: u32) -> Option<&str> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty() && !name.contains('/'))?;
+        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
+    })
+}
+
 /// The host's kernel release.
 pub fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
@@ -219,5 +234,13 @@ mod tests {
     fn a_device_that_is_not_there_is_absent() {
         assert_eq!(kvm_device_at(Path::new("/nowhere/kvm")), KvmDevice::Absent);
         assert_eq!(kvm_device_at(Path::new("/dev/null")), KvmDevice::Present);
+    }
+
+    #[test]
+    fn a_user_is_named_by_the_number() {
+        let users = "root:x:0:0::/root:/bin/sh\nlab:x:1000:1000::/home/lab:/bin/sh\nodd\n../up:x:7:7:::\n";
+        assert_eq!(user_name_in(users, 1000), Some("lab"));
+        assert_eq!(user_name_in(users, 7), None, "that is no name");
+        assert_eq!(user_name_in(users, 1), None);
     }
 }

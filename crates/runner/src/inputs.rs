@@ -98,10 +98,17 @@ async fn put_file(
             let data = FileData { data: chunk[..count].to_vec(), last };
             link.queue(stream, HostMessage::FileData(data)).map_err(put)?;
         }
-        match link.answer("put file", stream).await.map_err(put)? {
-            GuestMessage::Credit(given) => credit = credit.saturating_add(given.bytes as usize),
-            GuestMessage::Done(_) if last => return Ok(()),
-            _ => return Err(unexpected(path)),
+        let has_more = !last && credit >= MAX_CHUNK;
+        let answer = if has_more {
+            link.answer_or_room("put file", stream).await
+        } else {
+            link.answer("put file", stream).await.map(Some)
+        };
+        match answer.map_err(put)? {
+            None => {}
+            Some(GuestMessage::Credit(given)) => credit = credit.saturating_add(given.bytes as usize),
+            Some(GuestMessage::Done(_)) if last => return Ok(()),
+            Some(_) => return Err(unexpected(path)),
         }
     }
 }

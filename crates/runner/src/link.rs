@@ -114,6 +114,17 @@ impl LinkError {
     }
 }
 
+/// An answer that is not a refusal.
+fn accepted(answer: GuestMessage) -> Result<GuestMessage, LinkError> {
+    match answer {
+        GuestMessage::Refused(Refused { operation, errno, cause }) => {
+            let (operation, cause) = (guest_words(&operation), guest_words(&cause));
+            Err(LinkError::Refused(Refused { operation, errno, cause }))
+        }
+        message => Ok(message),
+    }
+}
+
 fn errno_text(errno: i32) -> String {
     if errno == 0 { String::new() } else { format!(" ({})", io::Error::from_raw_os_error(errno)) }
 }
@@ -209,16 +220,34 @@ impl Link {
     /// The next message of the guest; writes what is queued meanwhile. Cancelling it loses nothing.
     pub async fn next(&mut self) -> Result<(u32, GuestMessage), LinkError> {
         loop {
-            self.give_others_their_turn().await;
-            if let Some(frame) = self.decoder.next_message::<GuestFrame>()? {
-                if let Some(heard) = self.hear(frame)? {
-                    return Ok(heard);
-                }
-            } else {
-                let count = self.exchange().await?;
-                self.decoder.push(&self.buffer[..count]);
+            if let Some(heard) = self.turn().await? {
+                return Ok(heard);
             }
         }
+    }
+
+    /// As [`Self::next`], and `None` as soon as there is room for more in the queue: for whoever has more to send, and
+    /// must not depend on a guest that has nothing more to say. Cancelling it loses nothing.
+    pub async fn next_or_room(&mut self) -> Result<Option<(u32, GuestMessage)>, LinkError> {
+        loop {
+            if let Some(heard) = self.turn().await? {
+                return Ok(Some(heard));
+            }
+            if self.backlog() < BACKLOG {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// A message that is there already, or, after some bytes have moved, none.
+    async fn turn(&mut self) -> Result<Option<(u32, GuestMessage)>, LinkError> {
+        self.give_others_their_turn().await;
+        if let Some(frame) = self.decoder.next_message::<GuestFrame>()? {
+            return self.hear(frame);
+        }
+        let count = self.exchange().await?;
+        self.decoder.push(&self.buffer[..count]);
+        Ok(None)
     }
 
     async fn give_others_their_turn(&mut self) {
@@ -319,13 +348,27 @@ impl Link {
     pub async fn answer(&mut self, name: &'static str, stream: u32) -> Result<GuestMessage, LinkError> {
         let limit = timeout::AGENT_REQUEST;
         let answered = tokio::time::timeout(limit, self.next_on(stream)).await;
-        match answered.map_err(|_| LinkError::TimedOut { request: name, limit })?? {
-            GuestMessage::Refused(Refused { operation, errno, cause }) => {
-                let (operation, cause) = (guest_words(&operation), guest_words(&cause));
-                Err(LinkError::Refused(Refused { operation, errno, cause }))
+        accepted(answered.map_err(|_| LinkError::TimedOut { request: name, limit })??)
+    }
+
+    /// As [`Self::answer`], and `None` as soon as there is room for more in the queue.
+    pub async fn answer_or_room(
+        &mut self,
+        name: &'static str,
+        stream: u32,
+    ) -> Result<Option<GuestMessage>, LinkError> {
+        let limit = timeout::AGENT_REQUEST;
+        let waited = async {
+            loop {
+                match self.next_or_room().await? {
+                    Some((from, message)) if from == stream => return Ok(Some(message)),
+                    Some(_) => {}
+                    None => return Ok::<_, LinkError>(None),
+                }
             }
-            message => Ok(message),
-        }
+        };
+        let answered = tokio::time::timeout(limit, waited).await;
+        answered.map_err(|_| LinkError::TimedOut { request: name, limit })??.map(accepted).transpose()
     }
 
     async fn next_on(&mut self, stream: u32) -> Result<GuestMessage, LinkError> {
@@ -518,6 +561,35 @@ mod tests {
         assert!(began.elapsed() < 50 * limit, "{:?}", began.elapsed());
         drop(link);
         writer.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn whoever_has_more_to_send_is_told_of_room_although_the_guest_says_nothing() {
+        let (mut link, mut theirs) = greeted().await;
+        let stream = link.open_stream();
+        let fill = |link: &mut Link| {
+            while link.backlog() < BACKLOG {
+                let data = outlast_wire::guest::StdinData { data: vec![7; MAX_CHUNK], last: false };
+                link.queue(stream, HostMessage::StdinData(data)).unwrap();
+            }
+        };
+        let feed = async {
+            for _ in 0..20 {
+                fill(&mut link);
+                assert!(link.answer_or_room("anything", stream).await.unwrap().is_none());
+                assert!(link.backlog() < BACKLOG);
+            }
+        };
+        let drain = async {
+            let mut sink = vec![0; MAX_CHUNK];
+            loop {
+                theirs.read_exact(&mut sink[..]).await.unwrap();
+            }
+        };
+        tokio::select! {
+            () = feed => {}
+            () = drain => {}
+        }
     }
 
     #[tokio::test]

@@ -115,19 +115,25 @@ impl Running {
                 // Order matters: a guest that floods the link must not outshout a deadline or a kill.
                 biased;
                 interrupt = sources.next() => interrupt,
-                message = link.next() => match message {
-                    Ok((stream, message)) if stream == self.stream => match self.hear(message, log) {
+                message = self.next(link) => match message {
+                    Ok(Some((stream, message))) if stream == self.stream => match self.hear(message, log) {
                         Heard::More => continue,
                         Heard::End(exited) => return self.ended(decision::exited(&exited), true),
                         Heard::Interrupt(interrupt) => interrupt,
                     },
-                    // A stream nobody asked for: a hostile guest may say what it likes.
+                    // Room for more input; or a stream nobody asked for: a hostile guest may say what it likes.
                     Ok(_) => continue,
                     Err(error) => interrupt_of(&error, sources).await,
                 },
             };
             return self.ended(decision::interrupted(Phase::Running, &interrupt), false);
         }
+    }
+
+    /// What the guest says next; `None` when there is room for input that it has given credit for.
+    async fn next(&self, link: &mut Link) -> Result<Option<(u32, GuestMessage)>, LinkError> {
+        let has_more = self.stdin.is_some() && self.credit > 0;
+        if has_more { link.next_or_room().await } else { link.next().await.map(Some) }
     }
 
     fn ended(self, ending: Ending, guest_alive: bool) -> Ended {

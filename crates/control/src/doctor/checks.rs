@@ -157,13 +157,23 @@ fn cgroup() -> CheckView {
 
 fn groups(hierarchy: Result<Hierarchy, CgroupError>) -> CheckView {
     match hierarchy {
-        Ok(hierarchy) if hierarchy.scopes().is_some() => check("cgroup", OK, hierarchy.describe(), None),
+        Ok(hierarchy) if hierarchy.scopes().is_some() => scoped(&hierarchy),
         Ok(hierarchy) => match hierarchy.stand_in() {
             None => check("cgroup", OK, hierarchy.describe(), None),
             Some(words) => check("cgroup", WARNING, format!("limits: {words}"), delegation()),
         },
         Err(error) => check("cgroup", WARNING, chain(&error), None),
     }
+}
+
+/// A user's systemd ends with the last login, and takes along what is in its scopes.
+fn scoped(hierarchy: &Hierarchy) -> CheckView {
+    let found = hierarchy.describe();
+    if host::ordinary_user().is_none_or(host::lingers) {
+        return check("cgroup", OK, found, None);
+    }
+    let ends = "your last logout ends your runs and VMs";
+    check("cgroup", WARNING, format!("{found}; {ends}"), delegation())
 }
 
 /// What has control groups delegated to a user: systemd's manager of that user, on cgroup v2. It runs while the user

@@ -107,10 +107,12 @@ fn end(site: &Site, vm: &VmRow, request: StopRequest) -> Result<(), Error> {
     Ok(())
 }
 
-/// A stop that somebody asked for before may have been given more time than this removal gives.
+/// A stop that somebody asked for before may have been given more time than this removal gives. A removal that asks for
+/// the stop itself does both in one transaction, with one time; which of two times is the earlier says nothing, for
+/// clocks are stepped.
 fn overdue(vm: &VmRow) -> Overdue {
     match (vm.stop_requested_unix_ns, vm.removal_requested_unix_ns) {
-        (Some(stop), Some(removal)) if stop < removal => Overdue::Leave,
+        (Some(stop), Some(removal)) if stop != removal => Overdue::Leave,
         _ => Overdue::PutDown,
     }
 }

@@ -183,7 +183,10 @@ impl Scope {
         let mut there = false;
         while self.directory.is_dir() {
             there = true;
-            kill::everything_in(&self.directory)?;
+            // Where the kernel cannot kill a whole tree at once, only the members of each group are known.
+            for group in [self.directory.join(RUNNER), self.vmm(), self.directory.clone()] {
+                kill::everything_in(&group)?;
+            }
             if Instant::now() >= end {
                 return Err(CgroupError::Kept { path: self.directory.clone() });
             }
@@ -342,5 +345,27 @@ mod tests {
         std::fs::write(scope.directory.join("cgroup.kill"), "").unwrap();
         group.remove_from_inside(Duration::ZERO).unwrap();
         assert_eq!(std::fs::read_to_string(scope.directory.join("cgroup.kill")).unwrap(), "");
+    }
+
+    #[test]
+    fn without_a_kill_of_the_whole_tree_the_members_of_the_leaves_die() {
+        use std::os::unix::process::ExitStatusExt as _;
+        let top = tempfile::tempdir().unwrap();
+        let scope = Scope { directory: top.path().join("a.scope") };
+        let mut children: Vec<_> = [RUNNER, VMM]
+            .iter()
+            .map(|leaf| {
+                let child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+                std::fs::create_dir_all(scope.directory.join(leaf)).unwrap();
+                std::fs::write(scope.directory.join(leaf).join("cgroup.procs"), child.id().to_string())
+                    .unwrap();
+                child
+            })
+            .collect();
+        // Nobody removes these directories.
+        assert!(matches!(scope.end(Instant::now()), Err(CgroupError::Kept { .. })));
+        for child in &mut children {
+            assert_eq!(child.wait().unwrap().signal(), Some(9));
+        }
     }
 }

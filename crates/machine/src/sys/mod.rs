@@ -60,25 +60,34 @@ pub fn inherit(command: &mut Command, descriptors: Vec<OwnedFd>) {
 /// As [`inherit`], and nothing else: what this process was started with itself stays behind. For a child that lives on:
 /// it must not hold the locks and pipes of whoever called us.
 pub fn inherit_only(command: &mut Command, descriptors: Vec<OwnedFd>) {
+    let highest = highest_open();
+    let close = move || close_all_on_exec().or_else(|_| close_each_on_exec(highest));
     // Order matters: hooks run as they were added.
     // SAFETY: the closure runs in the child between fork and exec. It makes system calls alone, which are
     // async-signal-safe, allocates nothing and takes no lock. No descriptor is closed before the exec.
-    unsafe { command.pre_exec(close_all_on_exec) };
+    unsafe { command.pre_exec(close) };
     inherit(command, descriptors);
+}
+
+/// Without /proc: more than anybody has open by accident.
+const HIGHEST_USUAL: RawFd = 65_535;
+
+/// The highest number that is open. What is opened between now and a fork is ours, and closes on exec by itself.
+fn highest_open() -> RawFd {
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).max().unwrap_or(HIGHEST_USUAL)
 }
 
 /// Sets the close-on-exec flag of every descriptor above standard error.
 fn close_all_on_exec() -> io::Result<()> {
     // SAFETY: with this flag nothing is closed here, and no memory is touched.
     let result = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if result == 0 { Ok(()) } else { close_each_on_exec() }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The same one by one, for kernels before 5.11.
-fn close_each_on_exec() -> io::Result<()> {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let end = limit.and_then(|limit| RawFd::try_from(limit).ok()).unwrap_or(RawFd::MAX);
-    for number in 3..end {
+fn close_each_on_exec(highest: RawFd) -> io::Result<()> {
+    for number in 3..=highest {
         // SAFETY: sets a flag of a number, or says EBADF; touches no memory.
         let result = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
         if result < 0 && io::Error::last_os_error().raw_os_error() != Some(libc::EBADF) {
@@ -216,8 +225,9 @@ mod tests {
         assert_eq!(open_in_a_child(|command, given| inherit_only(command, vec![given])), [true, false]);
         assert_eq!(open_in_a_child(|command, given| inherit(command, vec![given])), [true, true]);
         let one_by_one = open_in_a_child(|command, given| {
+            let highest = highest_open();
             // SAFETY: as in `inherit_only`.
-            unsafe { command.pre_exec(close_each_on_exec) };
+            unsafe { command.pre_exec(move || close_each_on_exec(highest)) };
             inherit(command, vec![given]);
         });
         assert_eq!(one_by_one, [true, false]);

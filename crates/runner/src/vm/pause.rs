@@ -135,12 +135,19 @@ async fn unfit(error: &NotOn, sources: &mut Sources) -> Ending {
         NotOn::Unfit(CertifyError::Link(error)) if error.fault() != Fault::Refusal => {
             decision::interrupted(Phase::Running, &interrupt_of(error, sources).await)
         }
-        NotOn::Unfit(_) | NotOn::Vmm(_) | NotOn::Unbooted => {
-            return Ending::new(Outcome::Lost { cause: said.clone() }, DeathCause::NotCertified, said);
-        }
+        // Its monitor hangs up a moment before a VMM is dead.
+        NotOn::Vmm(_) => match sources.explain(Interrupt::LinkLost(said.clone())).await {
+            Interrupt::LinkLost(_) => return not_certified(said),
+            interrupt => decision::interrupted(Phase::Running, &interrupt),
+        },
+        NotOn::Unfit(_) | NotOn::Unbooted => return not_certified(said),
     };
     ending.evidence.push(said);
     ending
+}
+
+fn not_certified(said: String) -> Ending {
+    Ending::new(Outcome::Lost { cause: said.clone() }, DeathCause::NotCertified, said)
 }
 
 async fn write_down<B: Backend>(core: &Core<B>, paused: bool) -> Result<(), String> {

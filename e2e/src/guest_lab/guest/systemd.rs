@@ -36,6 +36,8 @@ pub(super) fn prepare() -> anyhow::Result<()> {
     append("/etc/passwd", &format!("lab:x:{USER}:{USER}::/home/lab:/bin/sh"))?;
     append("/etc/group", &format!("lab:x:{USER}:"))?;
     append("/etc/shadow", "lab:*:19000::::::")?;
+    fs::create_dir_all("/var/lib/systemd/linger")?;
+    fs::write("/var/lib/systemd/linger/lab", "")?;
     fs::create_dir_all("/home/lab")?;
     std::os::unix::fs::chown("/home/lab", Some(USER), Some(USER))?;
     Ok(())
