@@ -5,6 +5,7 @@
 //! however fast or slow the host is. Most moments are told by the clock alone; some wait for a sign of the run's
 //! own, because on a busy host the clock says little about how far a run has come.
 
+use crate::dice::Dice;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -158,7 +159,7 @@ pub fn plan(seed: u64, kills: u32, life: impl Fn(Flavor) -> Life) -> Vec<Run> {
     let mut struck = 0;
     while struck < kills {
         let block = u64::try_from(runs.len()).unwrap_or(u64::MAX);
-        let mut dice = Dice(seed ^ block.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut dice = Dice::new(seed ^ block.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut deck: Vec<(Target, Card)> =
             Target::ALL.into_iter().flat_map(|target| CARDS.map(|card| (target, card))).collect();
         for last in (1..deck.len()).rev() {
@@ -196,28 +197,7 @@ fn deal(number: u32, target: Target, card: Card, dice: &mut Dice, life: impl Fn(
     Run { number, flavor, target, moment }
 }
 
-/// Numbers that look random and are a function of the seed (splitmix64).
-#[derive(Debug)]
-struct Dice(u64);
-
 impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
-    }
-
-    fn index(&mut self, limit: usize) -> usize {
-        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
-        usize::try_from(self.below(limit)).expect("less than a length")
-    }
-
     fn before(&mut self, end: Duration) -> Duration {
         Duration::from_micros(self.below(u64::try_from(end.as_micros()).unwrap_or(u64::MAX)))
     }

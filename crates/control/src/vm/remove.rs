@@ -117,12 +117,17 @@ fn overdue(vm: &VmRow) -> Overdue {
     }
 }
 
-/// The row goes only when everything else is gone.
+/// The row goes only when everything else is gone. What an incarnation before the newest left is cleared away here, for
+/// nobody has looked at that one any more.
 fn check_nothing_left(site: &Site, vm: &VmRow) -> Result<(), Error> {
     let store = site.store()?;
     let groups = cgroups(store.id());
     for row in store.incarnations_of(vm.id, LOOKED_AT)? {
-        if let Some(leftover) = leftovers(site, &row, &groups).first() {
+        if leftovers(site, &row, &groups).is_empty() {
+            continue;
+        }
+        settle(site, row.id)?;
+        if let Some(leftover) = leftovers(site, &row, &cgroups(store.id())).first() {
             let (name, what) = (vm.name.to_string(), leftover.name(site));
             return Err(VmError::LeftBehind { name, what }.into());
         }

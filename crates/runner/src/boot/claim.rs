@@ -9,7 +9,7 @@ use crate::clock;
 use crate::event::Interrupt;
 use crate::vm::{Watch, Watched};
 use outlast_machine::backend::Backend;
-use outlast_model::timeout;
+use outlast_model::{IncarnationState, timeout};
 use outlast_store::ClaimError;
 use outlast_wire::intent::Purpose;
 use std::io;
@@ -26,8 +26,18 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
         Err(ClaimError::Store(error)) => Err(Stumble::failed(error)),
         Err(taken) => {
             tracing::warn!(error = %taken, "the row is not there to be claimed");
+            if matches!(taken, ClaimError::Taken { state: IncarnationState::Ended, .. }) {
+                nobodys(core);
+            }
             Err(Stumble::NotOurs)
         }
+    }
+}
+
+/// It was over before it was claimed, and whoever ended it has swept before the launcher made what it makes.
+fn nobodys<B: Backend>(core: &mut Core<B>) {
+    if let Err(error) = undo(core) {
+        tracing::warn!(error, "what the launcher made stays");
     }
 }
 
