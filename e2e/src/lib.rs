@@ -16,6 +16,7 @@
 #![allow(clippy::missing_panics_doc, reason = "panicking is how a test says no; every function here may")]
 
 pub mod archive;
+pub mod ballast;
 pub mod call;
 pub mod cgroups;
 pub mod chaos;

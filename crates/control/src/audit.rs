@@ -65,7 +65,8 @@ impl FromStr for Kept {
     }
 }
 
-/// Verifies the whole chain of events, and, with what was kept of it, that it is still the same log.
+/// Verifies the whole chain of events, and, with what was kept of it, that it is still the same log; and that the database
+/// which holds it, with everything else, is whole.
 ///
 /// # Errors
 /// [`AuditError::NoStore`], and those of the store; what is wrong with the chain is not an error but what was asked
@@ -78,11 +79,13 @@ pub fn verify(site: &Site, kept: Option<Kept>) -> Result<AuditView, Error> {
         Some(kept) => store.audit_verify_since(kept.count, &kept.head)?,
         None => store.audit_verify()?,
     };
+    let damage = store.check_integrity()?;
+    let findings = report.findings.iter().map(ToString::to_string);
     Ok(AuditView {
-        intact: report.is_intact(),
+        intact: report.is_intact() && damage.is_empty(),
         count: report.count,
         head: report.head.to_string(),
-        findings: report.findings.iter().map(ToString::to_string).collect(),
+        findings: findings.chain(damage.iter().map(|finding| format!("the database: {finding}"))).collect(),
         unlisted: report.unlisted,
     })
 }

@@ -19,6 +19,7 @@ use outlast_machine::image::LibraryError;
 use outlast_store::StoreError;
 use outlast_wire::exit_code::FailureKind;
 use std::io;
+use std::path::Path;
 use thiserror::Error;
 
 /// An operation failed.
@@ -114,7 +115,9 @@ impl Error {
             Self::Site(SiteError::NotPrivate { path }) | Self::Store(StoreError::NotPrivate { path, .. }) => {
                 Some(format!("chmod 700 {}", path.display()))
             }
-            Self::Store(StoreError::Damaged { .. }) => Some("outlast audit verify".to_owned()),
+            Self::Store(StoreError::Damaged { path, .. } | StoreError::NotADatabase { path }) => {
+                Some(recovery(path))
+            }
             Self::Accelerator(error) => error.hint(),
             Self::Template(error) => error.hint(),
             Self::Trial(_) => {
@@ -227,6 +230,15 @@ fn hint_of_library(error: &LibraryError) -> Option<String> {
         )),
         _ => None,
     }
+}
+
+/// Nothing of outlast's writes to a damaged database or replaces it: what is to become of it is for its owner to say.
+fn recovery(database: &Path) -> String {
+    let (path, home) = (database.display(), database.parent().unwrap_or(database).display());
+    format!(
+        "copy {path}* elsewhere, then recover what can be read (sqlite3 {path} .recover | sqlite3 NEW) and put it in its place, \
+         or move {path}* away and begin anew; the disks of VMs stay in {home}/vms"
+    )
 }
 
 fn kind_of_store(error: &StoreError) -> FailureKind {

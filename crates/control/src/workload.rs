@@ -131,7 +131,7 @@ pub fn kill(site: &Site, id: &str) -> Result<(WorkloadId, Outcome), Error> {
     if let KillNote::Over(outcome) = site.store()?.request_kill(id, clock::unix_ns())? {
         return Err(WorkloadError::Over { id, outcome }.into());
     }
-    reconcile::abandon(site, workload.incarnation, "a kill was requested before a runner claimed it")?;
+    reconcile::give_up(site, workload.incarnation, "a kill was requested before a runner claimed it")?;
     let Known { incarnation, .. } = as_written(site, id)?;
     if incarnation.ended_unix_ns.is_none() {
         end_runner(site, &incarnation)?;

@@ -1,6 +1,7 @@
 //! Real causes of errors and timeouts, made while a runner or its launcher stands still.
 
 use super::ends::incarnation;
+use crate::ballast::Ballast;
 use crate::cgroups;
 use crate::deadline::until;
 use crate::freezer::Frozen;
@@ -10,7 +11,6 @@ use outlast_wire::paths::Evidence;
 use rustix::mount::{MountFlags, mount_remount};
 use rustix::process::Signal;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{FileExt as _, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -203,24 +203,8 @@ fn no_more_processes<'a>() -> Heal<'a> {
 }
 
 fn fill(lab: &Lab, leave: u64) -> Heal<'static> {
-    let path = lab.home().join("ballast");
-    let mut file = File::create(&path).expect("the home can be written");
-    let mut block = vec![0u8; 1024 * 1024];
-    loop {
-        let disk = rustix::fs::fstatvfs(&file).expect("a disk can be asked");
-        if leave > 0 && disk.f_bavail * disk.f_frsize <= leave {
-            break;
-        }
-        // In ever smaller pieces, so that the last page is taken as well.
-        if let Err(error) = file.write_all(&block) {
-            assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
-            block.truncate(block.len() / 2);
-            if block.is_empty() {
-                break;
-            }
-        }
-    }
-    Box::new(move || fs::remove_file(path).expect("the ballast can be thrown off"))
+    let ballast = Ballast::fill(lab.home(), leave);
+    Box::new(move || ballast.throw_off())
 }
 
 fn away<'a>(path: &Path) -> Heal<'a> {

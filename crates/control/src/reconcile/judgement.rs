@@ -71,6 +71,8 @@ pub(crate) enum KillReason {
 pub(crate) enum Ended {
     /// No runner came.
     NeverClaimed,
+    /// Its end was wanted before a runner came.
+    GivenUp,
     /// Its runner is dead.
     RunnerDead,
     /// The host was booted again.
@@ -120,6 +122,7 @@ impl Remains {
     pub(crate) fn death(self) -> DeathCause {
         match self.ended {
             Ended::NeverClaimed => DeathCause::NeverClaimed,
+            Ended::GivenUp => DeathCause::Stopped,
             Ended::HostRebooted => DeathCause::HostRebooted,
             Ended::RunnerDead if self.killed == Some(KillReason::Overdue) => DeathCause::TimedOut,
             Ended::RunnerDead => DeathCause::RunnerKilled,
@@ -137,6 +140,7 @@ impl Remains {
         }
         let cause = match (self.ended, self.killed) {
             (Ended::NeverClaimed, _) => "no runner claimed it",
+            (Ended::GivenUp, _) => "its end was wanted before a runner claimed it",
             (Ended::HostRebooted, _) => "the host was booted again",
             (Ended::RunnerDead, Some(KillReason::Silent)) => "its runner fell silent and was killed",
             (Ended::RunnerDead, Some(KillReason::Overdue)) => "its runner was overdue and was killed",
@@ -221,14 +225,14 @@ mod tests {
         /// Whatever the reconciler says of a workload, its life cycle allows, and it is never a success.
         #[test]
         fn every_outcome_is_legal_and_none_is_success(
-            ended in prop::sample::select(&[Ended::NeverClaimed, Ended::RunnerDead, Ended::HostRebooted][..]),
+            ended in prop::sample::select(&[Ended::NeverClaimed, Ended::GivenUp, Ended::RunnerDead, Ended::HostRebooted][..]),
             published: bool, step in prop::sample::select(BootStep::ALL),
             killed in prop::option::of(prop::sample::select(
                 &[KillReason::Silent, KillReason::Overdue, KillReason::Dying][..],
             )),
             wanted_by in prop::option::of(prop::sample::select(Killer::ALL)),
         ) {
-            prop_assume!(!(published && ended == Ended::NeverClaimed));
+            prop_assume!(!(published && matches!(ended, Ended::NeverClaimed | Ended::GivenUp)));
             let remains = Remains { ended, published, wanted_by, killed, step };
             let state = if published { WorkloadState::Running } else { WorkloadState::Starting };
             let outcome = remains.outcome();

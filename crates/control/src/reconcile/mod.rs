@@ -136,14 +136,23 @@ pub(crate) fn settle(site: &Site, id: IncarnationId) -> Result<IncarnationRow, E
     }
 }
 
-/// Ends an incarnation that nobody claimed, at once: its launcher failed, or somebody wants it dead. When a
-/// runner has claimed it after all, nothing happens. Tells whether it was ended here.
+/// Ends an incarnation that nobody claimed, at once: its launcher failed. When a runner has claimed it after all, nothing
+/// happens. Tells whether it was ended here.
 pub(crate) fn abandon(site: &Site, id: IncarnationId, why: &str) -> Result<bool, Error> {
+    end_unclaimed(site, id, Ended::NeverClaimed, why)
+}
+
+/// The same because somebody wants it ended.
+pub(crate) fn give_up(site: &Site, id: IncarnationId, why: &str) -> Result<bool, Error> {
+    end_unclaimed(site, id, Ended::GivenUp, why)
+}
+
+fn end_unclaimed(site: &Site, id: IncarnationId, ended: Ended, why: &str) -> Result<bool, Error> {
     let row = row_of(site.store()?, id)?;
     if row.state != IncarnationState::Intended {
         return Ok(false);
     }
-    let verdict = Verdict { ended: Ended::NeverClaimed, killed: None, evidence: vec![why.to_owned()] };
+    let verdict = Verdict { ended, killed: None, evidence: vec![why.to_owned()] };
     end(site, &row, verdict, None)
 }
 

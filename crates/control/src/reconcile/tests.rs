@@ -233,3 +233,13 @@ fn what_the_reconciler_says_is_what_the_model_allows() {
     let lost = Outcome::Lost { cause: String::new() };
     assert!(WorkloadState::Running.step(WorkloadEvent::Ended(lost)).is_ok());
 }
+
+#[test]
+fn what_is_given_up_before_it_was_claimed_was_stopped() {
+    let stage = accept(Duration::ZERO);
+    assert!(give_up(&stage.site, stage.incarnation, "a stop was requested").unwrap());
+    assert!(!give_up(&stage.site, stage.incarnation, "again").unwrap());
+    let Ok(Standing::Over(row)) = reconcile(&stage.site, stage.incarnation) else { panic!() };
+    let death = row.death.unwrap();
+    assert_eq!((death.cause.as_str(), death.evidence[0].as_str()), ("stopped", "a stop was requested"));
+}

@@ -31,7 +31,7 @@ use outlast_machine::disk;
 use outlast_machine::image::{Bootable, Lease as Lock, MemoryNeeds};
 use outlast_machine::process::{Process, Sighting};
 use outlast_model::limit::GUEST_PIDS;
-use outlast_model::{IncarnationId, IncarnationState, Memory, Place, VmState, timeout};
+use outlast_model::{DeathCause, IncarnationId, IncarnationState, Memory, Place, VmState, timeout};
 use outlast_store::{IncarnationRow, NewVmStart, StartNote, StoreError, VmRow};
 use outlast_wire::intent::{Machine, Purpose, Scratch, Start};
 use outlast_wire::template::TemplateIngredients;
@@ -248,8 +248,13 @@ fn ended(site: &Site, vm: &VmRow, id: IncarnationId) -> Result<Error, Error> {
 
 fn did_not_start(site: &Site, vm: &VmRow, row: &IncarnationRow) -> Result<Error, Error> {
     let (name, now) = (vm.name.to_string(), reread(site, vm.id)?);
-    // Of one that was wanted stopped it is kept, too, how far it came; that is no failure of the start.
-    let wanted = now.incarnation == Some(row.id) && now.state != VmState::Failed;
+    // Of one that was wanted stopped it is kept, too, how far it came; that is no failure of the start. Of one after
+    // which it was started again only its death can tell.
+    let wanted = if now.incarnation == Some(row.id) {
+        now.state != VmState::Failed
+    } else {
+        row.death.as_ref().is_some_and(|death| death.cause == DeathCause::Stopped.name())
+    };
     if let Some(failed) = row.failed_start.as_ref().filter(|_| !wanted) {
         let (step, cause) = (failed.step.clone(), failed.cause.clone());
         return Ok(VmError::StartFailed { name, step, cause }.into());

@@ -96,7 +96,7 @@ pub(super) fn bring_down(
     request: StopRequest,
     overdue: Overdue,
 ) -> Result<IncarnationRow, Error> {
-    reconcile::abandon(site, id, "a stop was requested before a runner claimed it")?;
+    reconcile::give_up(site, id, "a stop was requested before a runner claimed it")?;
     let row = site.store()?.incarnation(id)?.ok_or(StoreError::NoIncarnation { id })?;
     if row.ended_unix_ns.is_some() {
         return reconcile::settle(site, id);

@@ -131,23 +131,10 @@ fn a_killed_runner_leaves_no_group(lab: &Lab) {
     until("its groups are gone", SOON, || of_incarnation(&standing.incarnation).is_empty().then_some(()));
 }
 
-/// The limit is lowered from outside; on version 1 another process in the group then takes what is left.
+/// Until the host kills it.
 pub fn a_vmm_killed_for_want_of_memory(lab: &Lab) {
     let standing = Standing::new(lab, SLEEP);
-    let groups = of_incarnation(&standing.incarnation);
-    let with = |file: &str| groups.iter().find(|group| group.join(file).exists());
-    let mut eater = None;
-    match (with("memory.max"), with("memory.limit_in_bytes")) {
-        (Some(v2), _) => limit(v2, "memory.max", TOO_LITTLE),
-        (None, Some(v1)) => {
-            let used = read(&v1.join("memory.usage_in_bytes"));
-            let used: u64 = used.trim().parse().expect("a number of bytes");
-            limit(v1, "memory.limit_in_bytes", used + LITTLE_MORE);
-            eater =
-                Some(Command::new("sh").args(["-c", EAT, "eat"]).arg(v1).spawn().expect("sh can be started"));
-        }
-        (None, None) => panic!("no group counts memory: {groups:?}"),
-    }
+    let eater = starve(&standing.incarnation);
     let view = lab.until_over(&standing.id, PATIENCE);
     if let Some(mut eater) = eater {
         eater.wait().expect("it is our own child");
@@ -156,6 +143,26 @@ pub fn a_vmm_killed_for_want_of_memory(lab: &Lab) {
     let evidence = view.death.expect("there is a death certificate").evidence;
     let counted = |line: &String| line.contains("killed for want of memory");
     assert!(evidence.iter().any(counted), "the count is evidence: {evidence:#?}");
+}
+
+/// Lowers the limit of an incarnation's memory from outside; on version 1 another process in the group then takes what
+/// is left, and is to be waited for.
+pub fn starve(incarnation: &str) -> Option<Child> {
+    let groups = of_incarnation(incarnation);
+    let with = |file: &str| groups.iter().find(|group| group.join(file).exists());
+    match (with("memory.max"), with("memory.limit_in_bytes")) {
+        (Some(v2), _) => {
+            limit(v2, "memory.max", TOO_LITTLE);
+            None
+        }
+        (None, Some(v1)) => {
+            let used = read(&v1.join("memory.usage_in_bytes"));
+            let used: u64 = used.trim().parse().expect("a number of bytes");
+            limit(v1, "memory.limit_in_bytes", used + LITTLE_MORE);
+            Some(Command::new("sh").args(["-c", EAT, "eat"]).arg(v1).spawn().expect("sh can be started"))
+        }
+        (None, None) => panic!("no group counts memory: {groups:?}"),
+    }
 }
 
 #[track_caller]
