@@ -70,6 +70,7 @@ fn stretches(began_unix_ns: u64, journal: &Journal) -> Vec<(String, f64)> {
             | JournalEntry::FellBack { .. }
             | JournalEntry::Rung { .. }
             | JournalEntry::Template { .. }
+            | JournalEntry::Snapshot { .. }
             | JournalEntry::Limits { .. }
             | JournalEntry::KeepsUser { .. }
             | JournalEntry::End { .. } => {}

@@ -70,6 +70,8 @@ fn guest_messages() -> Vec<GuestMessage> {
             boot_id: text("b0077e57-0000-4000-8000-000000000001"),
             kernel: text("6.1.0"),
             uptime_ms: 850,
+            kept: vec![2],
+            last_stream: 3,
         }),
         GuestMessage::Pong(guest::Pong {}),
         GuestMessage::ClockRead(guest::ClockRead { unix_ns: 1_700_000_000_000_000_000 }),
@@ -134,6 +136,8 @@ fn host_messages() -> Vec<HostMessage> {
         HostMessage::MakeDirectory(guest::MakeDirectory { path: text("/w"), mode: 0o700, uid: 0, gid: 0 }),
         HostMessage::Settle(guest::Settle { device: text(guest::SCRATCH_DEVICE), bytes: 1 << 30 }),
         HostMessage::Resize(guest::Resize { rows: 24, columns: 80 }),
+        HostMessage::Freeze(guest::Freeze { keep: vec![1, 2] }),
+        HostMessage::Thaw(guest::Thaw {}),
     ]
 }
 

@@ -424,6 +424,8 @@ impl Link {
         if ack.protocol != PROTOCOL {
             return Err(LinkError::Generation { theirs: ack.protocol });
         }
+        // Streams of an earlier host's conversation with this guest are not opened again.
+        self.last_stream = self.last_stream.max(ack.last_stream);
         self.greeted = true;
         Ok(ack)
     }

@@ -91,6 +91,8 @@ impl Agent {
             HostMessage::FileData(FileData { last: true, .. })
             | HostMessage::MakeDirectory(_)
             | HostMessage::Settle(_)
+            | HostMessage::Freeze(_)
+            | HostMessage::Thaw(_)
             | HostMessage::Resize(_)
             | HostMessage::Signal(_) => GuestMessage::Done(Done {}),
             HostMessage::FileData(FileData { data, .. }) => {
@@ -284,6 +286,8 @@ fn phase_of(message: &HostMessage) -> &'static str {
         HostMessage::Ping(_) => "ping",
         HostMessage::Settle(_) => "settle",
         HostMessage::FileData(_)
+        | HostMessage::Freeze(_)
+        | HostMessage::Thaw(_)
         | HostMessage::Resize(_)
         | HostMessage::StdinData(_)
         | HostMessage::Signal(_)
@@ -302,6 +306,8 @@ fn acknowledge(hello: &Hello) -> HelloAck {
         boot_id: String::new(),
         kernel: "linux".to_owned(),
         uptime_ms: 1000 * seconds.unwrap_or(0) + 500,
+        kept: Vec::new(),
+        last_stream: 0,
     }
 }
 

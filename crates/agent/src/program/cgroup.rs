@@ -4,6 +4,7 @@
 //! The tree in the guest is `/sys/fs/cgroup` (the agent itself, unlimited) → `outlast` (controllers on, no
 //! processes) → one directory per program. Who is put into it is decided by `spawn`.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
@@ -11,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::cell::{Cell, RefCell};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::io::Interest;
 
@@ -278,6 +279,18 @@ impl Groups {
         }
     }
 
+    /// Lets all programs stand still, or go on.
+    ///
+    /// # Errors
+    /// [`CgroupError`], with ETIMEDOUT when one did not stand still in time: then all go on.
+    pub(super) fn freeze(&self, frozen: bool) -> Result<(), CgroupError> {
+        match self.kind {
+            Kind::Cgroups => freeze_all_programs(frozen),
+            #[cfg(test)]
+            Kind::ProcessGroups => Ok(()),
+        }
+    }
+
     /// Makes the next group's cgroup ahead of its need. A failure shows when that one is made.
     pub(crate) fn prepare_one(&self) {
         if self.kind == Kind::Cgroups && self.spare.borrow().is_none() {
@@ -416,6 +429,46 @@ pub(crate) fn prepare_cgroups() -> Result<(), CgroupError> {
     Directory::open(PathBuf::from(PARENT))?.write("cgroup.subtree_control", "+memory +pids")
 }
 
+/// How long programs may take to stand still: only those in an uninterruptible sleep take longer.
+const FREEZE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Lets every program of the guest stand still, or go on; waits until they do stand still.
+fn freeze_all_programs(frozen: bool) -> Result<(), CgroupError> {
+    let all = Directory::open(PathBuf::from(PARENT))?;
+    let events = all.file("cgroup.events", OFlags::RDONLY)?;
+    all.write("cgroup.freeze", if frozen { "1" } else { "0" })?;
+    if !frozen {
+        return Ok(());
+    }
+    let stands_still = wait_frozen(&events);
+    if stands_still.is_err() {
+        all.write("cgroup.freeze", "0")?;
+    }
+    stands_still
+}
+
+/// The kernel wakes who polls the file for priority events when it changes.
+fn wait_frozen(events: &Knob) -> Result<(), CgroupError> {
+    let until = Instant::now() + FREEZE_LIMIT;
+    let failed = |source| CgroupError::File(events.name, source);
+    while !frozen_in(&events.read()?)? {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(|_| failed(Errno::INVAL))?;
+        if left.tv_sec == 0 && left.tv_nsec == 0 {
+            return Err(failed(Errno::TIMEDOUT));
+        }
+        match poll(&mut [PollFd::new(&events.fd, PollFlags::PRI)], Some(&left)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(source) => return Err(failed(source)),
+        }
+    }
+    Ok(())
+}
+
+fn frozen_in(events: &str) -> Result<bool, CgroupError> {
+    value_of(events, "frozen").map(|value| value != 0).ok_or(CgroupError::Format("cgroup.events"))
+}
+
 /// Kills every program of the guest, of whatever connection.
 pub(crate) fn kill_all_programs() -> Result<(), CgroupError> {
     Directory::open(PathBuf::from(PARENT))?.write("cgroup.kill", "1")
@@ -431,6 +484,13 @@ mod tests {
         assert!(!populated_in("populated 0\nfrozen 0\n").unwrap());
         assert!(matches!(populated_in("frozen 0\n"), Err(CgroupError::Format("cgroup.events"))));
         assert!(matches!(populated_in("populated maybe\n"), Err(CgroupError::Format(_))));
+    }
+
+    #[test]
+    fn frozen_is_read_from_the_events_of_the_kernel() {
+        assert!(frozen_in("populated 1\nfrozen 1\n").unwrap());
+        assert!(!frozen_in("populated 1\nfrozen 0\n").unwrap());
+        assert!(matches!(frozen_in("populated 1\n"), Err(CgroupError::Format("cgroup.events"))));
     }
 
     #[test]

@@ -85,6 +85,17 @@ impl Reason for StartError {
     }
 }
 
+/// Programs do not stand still, or do not go on.
+#[derive(Debug, Error)]
+#[error("freeze or thaw programs")]
+pub(crate) struct FreezeError(#[source] CgroupError);
+
+impl Reason for FreezeError {
+    fn errno(&self) -> i32 {
+        self.0.errno()
+    }
+}
+
 /// What starting a program needs besides its request.
 pub(crate) struct Site {
     /// Collects exit statuses.
@@ -100,6 +111,14 @@ impl Site {
     pub(crate) fn new(reaper: Rc<Reaper>, groups: Rc<Groups>) -> Result<Self, Errno> {
         let null = rustix::fs::open(c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(Self { reaper, groups, null })
+    }
+
+    /// Lets all programs of the guest stand still, or go on.
+    ///
+    /// # Errors
+    /// Its reason is ETIMEDOUT when one did not stand still in time: then all go on.
+    pub(crate) fn freeze(&self, frozen: bool) -> Result<(), FreezeError> {
+        self.groups.freeze(frozen).map_err(FreezeError)
     }
 
     /// Makes ready what the next start will need, if it is not.

@@ -9,8 +9,8 @@ use crate::program::{self, Handle, OverCredit};
 use crate::refusal::{Reason, refused};
 use crate::service::{self, Receiving, SettleError, Tree};
 use outlast_wire::guest::{
-    Credit, Done, Exec, FileData, GetTree, GuestMessage, HostMessage, INITIAL_CREDIT, Pong, PutFile, Refused,
-    Resize, Settle, Signal, StdinData,
+    Credit, Done, Exec, FileData, Freeze, GetTree, GuestMessage, HostMessage, INITIAL_CREDIT, Pong, PutFile,
+    Refused, Resize, Settle, Signal, StdinData,
 };
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -69,12 +69,16 @@ pub(super) struct Conversation {
     streams: HashMap<u32, Open>,
     /// Programs and trees; each gives back its stream when it ends.
     running: JoinSet<u32>,
+    /// The highest stream that was used.
+    last_stream: u32,
+    /// While programs stand still: the streams of those that another host may take over.
+    frozen: Option<Vec<u32>>,
 }
 
 impl Conversation {
     /// A new one, with nothing open.
     pub(super) fn new(services: Rc<Services>) -> Self {
-        Self { services, streams: HashMap::new(), running: JoinSet::new() }
+        Self { services, streams: HashMap::new(), running: JoinSet::new(), last_stream: 0, frozen: None }
     }
 
     /// Carries out what one frame asks for.
@@ -84,6 +88,7 @@ impl Conversation {
         message: Option<HostMessage>,
         outbox: &mut Outbox,
     ) -> Result<Turn, Violation> {
+        self.last_stream = self.last_stream.max(stream);
         match message {
             Some(HostMessage::PutFile(request)) => self.put(stream, &request, outbox)?,
             Some(HostMessage::FileData(data)) => self.file_data(stream, &data, outbox)?,
@@ -93,7 +98,11 @@ impl Conversation {
             Some(HostMessage::Signal(request)) => outbox.answer(stream, self.signal(stream, request)?),
             Some(HostMessage::Resize(request)) => outbox.answer(stream, self.resize(stream, request)),
             Some(HostMessage::Settle(request)) => outbox.answer(stream, self.settle(&request)),
+            Some(HostMessage::Freeze(request)) => outbox.answer(stream, self.freeze(request)),
+            Some(HostMessage::Thaw(_)) => outbox.answer(stream, self.thaw()),
             Some(HostMessage::PowerOff(request)) => {
+                // Who stands still cannot end.
+                self.thaw();
                 outbox.answer(stream, GuestMessage::Done(Done {}));
                 let grace = Duration::from_millis(request.grace_ms.into());
                 return Ok(Turn::PowerOff(grace.min(LONGEST_GRACE)));
@@ -186,12 +195,64 @@ impl Conversation {
 
     fn settle(&self, request: &Settle) -> GuestMessage {
         let services = &self.services;
-        let settled = if self.streams.values().all(Open::is_over) {
+        // Programs that were kept have the disk below them.
+        let may = services.home.borrow().is_on(request) || self.streams.values().all(Open::is_over);
+        let settled = if may {
             services.home.borrow_mut().settle(request, &mut services.nameplate.borrow_mut())
         } else {
             Err(SettleError::Busy)
         };
         answer("settle on the disk", settled, |()| GuestMessage::Done(Done {}))
+    }
+
+    fn freeze(&mut self, request: Freeze) -> GuestMessage {
+        let frozen = self.services.site.freeze(true);
+        if frozen.is_ok() {
+            self.frozen = Some(request.keep);
+        }
+        answer("let programs stand still", frozen, |()| GuestMessage::Done(Done {}))
+    }
+
+    /// Lets programs go on, if they stand still.
+    fn thaw(&mut self) -> GuestMessage {
+        let thawed = match self.frozen.take() {
+            Some(_) => self.services.site.freeze(false),
+            None => Ok(()),
+        };
+        answer("let programs go on", thawed, |()| GuestMessage::Done(Done {}))
+    }
+
+    /// Whether programs stand still, so that another host may go on with them.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// Ends everything that is not kept for another host; the streams of the programs that are. They stand still.
+    pub(super) fn hand_over(&mut self) -> Vec<u32> {
+        let keep = self.frozen.replace(Vec::new()).unwrap_or_default();
+        let mut kept = Vec::new();
+        self.streams.retain(|stream, open| match open {
+            Open::Program(program) if keep.contains(stream) && !program.is_over() => {
+                kept.push(*stream);
+                true
+            }
+            Open::Program(program) => {
+                program.kill();
+                true
+            }
+            Open::Tree(tree) => {
+                tree.abort();
+                false
+            }
+            Open::Receiving(_) => false,
+        });
+        kept.sort_unstable();
+        kept
+    }
+
+    /// The highest stream that was used.
+    pub(super) fn last_stream(&self) -> u32 {
+        self.last_stream
     }
 
     fn check_unused(&self, stream: u32) -> Result<(), Violation> {
@@ -226,7 +287,7 @@ impl Conversation {
         }
     }
 
-    /// Kills all programs and stops all trees.
+    /// Kills all programs and stops all trees. What stands still need not go on for that.
     pub(super) fn stop(&self) {
         for open in self.streams.values() {
             match open {
@@ -244,6 +305,8 @@ impl Conversation {
 
     /// Lets what was stopped come to its end by itself.
     pub(super) fn detach(mut self) {
+        // The next conversation's programs are to run.
+        self.thaw();
         self.running.detach_all();
     }
 }
@@ -274,6 +337,8 @@ fn at_once(message: &HostMessage, services: &Services) -> GuestMessage {
         | HostMessage::Signal(_)
         | HostMessage::Resize(_)
         | HostMessage::Settle(_)
+        | HostMessage::Freeze(_)
+        | HostMessage::Thaw(_)
         | HostMessage::Quiesce(_)
         | HostMessage::PowerOff(_) => GuestMessage::Refused(unknown_request()),
     }

@@ -10,7 +10,9 @@
 //! ```
 //!
 //! A conversation is what happens between one Hello and the next, or the hang-up. Its end, however it comes,
-//! kills its programs, drops what it had to say, and forgets its streams. Nothing of it can reach the next.
+//! kills its programs, drops what it had to say, and forgets its streams. Nothing of it can reach the next. But one whose
+//! programs stand still (Freeze) when a Hello comes is that of a snapshot: the programs that were to be kept are handed
+//! over to the new host, and nothing else.
 //!
 //! What the services do is not known here, nor what carries the bytes.
 
@@ -203,7 +205,7 @@ impl Session {
     fn salvage(&mut self) {
         self.suspicion = None;
         let Some(hello) = hello_at_end(&self.tail).map(<[u8]>::to_vec) else { return };
-        self.end_conversation();
+        // Whatever conversation there is ends by the hello, or is handed over by it.
         self.decoder = FrameDecoder::new();
         self.decoder.push(&hello);
         if let Ok(Some(frame)) = self.decoder.next_message::<HostFrame>() {
@@ -231,21 +233,38 @@ impl Session {
     }
 
     fn greet(&mut self, stream: u32, hello: &Hello) {
-        self.end_conversation();
         if hello.nonce.len() > MAX_NONCE {
+            self.end_conversation();
             return self.complain(format!("nonce of {} bytes", hello.nonce.len()));
         }
-        self.state = State::Talking(Conversation::new(Rc::clone(&self.services)));
+        let mut answer = self.introduction(hello);
+        match &mut self.state {
+            // A snapshot that goes on, with another host.
+            State::Talking(conversation) if conversation.is_frozen() => {
+                answer.kept = conversation.hand_over();
+                answer.last_stream = conversation.last_stream();
+                self.outbox.hand_over(stream, GuestMessage::HelloAck(answer));
+            }
+            State::Listening | State::Talking(_) | State::Quieting(..) | State::Deaf => {
+                self.end_conversation();
+                self.state = State::Talking(Conversation::new(Rc::clone(&self.services)));
+                self.outbox.answer(stream, GuestMessage::HelloAck(answer));
+            }
+        }
+    }
+
+    fn introduction(&self, hello: &Hello) -> HelloAck {
         let facts = &self.services.facts;
-        let answer = HelloAck {
+        HelloAck {
             nonce: hello.nonce.clone(),
             protocol: PROTOCOL,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             boot_id: facts.boot_id.clone(),
             kernel: facts.kernel.clone(),
             uptime_ms: crate::service::uptime_ms(),
-        };
-        self.outbox.answer(stream, GuestMessage::HelloAck(answer));
+            kept: Vec::new(),
+            last_stream: 0,
+        }
     }
 
     fn quiet(&mut self, stream: u32) {
@@ -345,6 +364,8 @@ impl State {
     }
 }
 
+#[cfg(test)]
+mod handover_tests;
 #[cfg(test)]
 mod terminal_tests;
 #[cfg(test)]

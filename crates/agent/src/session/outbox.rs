@@ -87,6 +87,15 @@ impl Outbox {
         }
     }
 
+    /// Drops the answers that wait: who asked is gone. What was produced stays, and follows the next answer; a frame of
+    /// which some bytes have been written is completed before it.
+    pub(super) fn hand_over(&mut self, stream: u32, first: GuestMessage) {
+        let whole = (self.written == 0).then(|| std::mem::take(&mut self.current));
+        self.answers.clear();
+        self.answer(stream, first);
+        self.answers.extend(whole.filter(|frame| !frame.is_empty()));
+    }
+
     /// Drops all waiting produce and cuts off everyone who holds an outlet; answers still go out.
     pub(super) fn cut_off(&mut self) {
         (self.entrance, self.produce) = mpsc::channel(CHANNEL);

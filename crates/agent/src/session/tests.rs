@@ -126,7 +126,7 @@ pub(super) fn with_host<F: Future<Output = ()>>(test: impl FnOnce(Host) -> F) {
     });
 }
 
-fn hello(nonce: u8) -> HostMessage {
+pub(super) fn hello(nonce: u8) -> HostMessage {
     HostMessage::Hello(Hello { nonce: vec![nonce; 16], protocol: PROTOCOL })
 }
 
@@ -147,7 +147,7 @@ pub(super) fn shell(script: &str) -> Exec {
     }
 }
 
-fn alive(pid: u32) -> bool {
+pub(super) fn alive(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}/stat")).exists()
 }
 

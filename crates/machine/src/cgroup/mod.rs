@@ -5,7 +5,7 @@
 //!   ROOT/outlast/STORE/INCARNATION    the VMM of one incarnation (and later its helpers); limits sit here
 //! ```
 //!
-//! Where systemd keeps the groups an incarnation lives in a scope of systemd's instead ([`scope`]), if that answers.
+//! Where systemd keeps the groups an incarnation lives in a scope of systemd's instead (`scope`), if that answers.
 //!
 //! There is one `ROOT` per controller in use on v1, and one on v2. A runner is in no group of its own: it would
 //! have to leave it to remove it, and moving a process costs an RCU grace period (5–20 ms measured on an idle

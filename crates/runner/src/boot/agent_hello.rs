@@ -5,9 +5,11 @@
 
 use super::{Core, Presence, Stumble};
 use crate::link::Link;
+use crate::vm;
 use outlast_machine::backend::Backend;
-use outlast_model::timeout;
+use outlast_model::{limit, timeout};
 use outlast_wire::intent::Start;
+use outlast_wire::journal::JournalEntry;
 use std::rc::Rc;
 
 pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> {
@@ -20,7 +22,26 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
         Start::Clone { .. } => soon("the clone's agent", link.hello()).await?,
         Start::Restore { .. } => soon("the restored agent", link.hello_amid_ruins()).await?,
     };
-    core.hello = Some(hello.map_err(Stumble::on_link)?);
+    let hello = hello.map_err(Stumble::on_link)?;
+    if let Start::Restore { .. } = core.intent.start {
+        core.frozen = true;
+        take_over(core, &hello.kept)?;
+    }
+    core.hello = Some(hello);
+    Ok(())
+}
+
+/// The programs that nobody waited for when the guest was saved go on with logs of this incarnation. What they say is
+/// listened to from now on: it may come with the agent's answer.
+fn take_over<B: Backend>(core: &mut Core<B>, kept: &[u32]) -> Result<(), Stumble> {
+    let (Some(vm), Some(link)) = (core.desk.vm.as_ref(), core.link.as_mut()) else { return Ok(()) };
+    for stream in kept {
+        let log = |number| vm.evidence.exec_log(number);
+        let number = vm.execs.adopt(*stream, log, limit::OUTPUT_BYTES_MAX).map_err(Stumble::failed)?;
+        let detail = Some(format!("exec {number} goes on in the restored guest"));
+        core.journal.note(JournalEntry::Program { phase: "kept".to_owned(), detail });
+    }
+    vm::attach(link, &vm.execs);
     Ok(())
 }
 

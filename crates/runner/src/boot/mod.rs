@@ -159,6 +159,8 @@ pub(crate) struct Core<B: Backend> {
     pub(crate) published: bool,
     /// Whether the vCPUs stand still because somebody asked for it.
     pub(crate) paused: bool,
+    /// Whether programs in the guest may stand still because they were told to.
+    pub(crate) frozen: bool,
     /// The watch over a VM's row, and what it found until somebody listens.
     pub(crate) watch: Option<Watch>,
     pub(crate) findings: Option<mpsc::Receiver<Finding>>,
@@ -201,6 +203,7 @@ impl<B: Backend> Core<B> {
             program: None,
             published: false,
             paused: false,
+            frozen: false,
             watch: None,
             findings: None,
             timings: Timings::default(),

@@ -44,9 +44,10 @@ pub(super) async fn attend(
 async fn begin(desk: &Desk, request: ExecRequest) -> Result<(&VmDesk, Opened), String> {
     let vm = desk.vm.as_ref().ok_or("this incarnation is no long-lived VM")?;
     let limit = request.output_limit.unwrap_or(limit::OUTPUT_BYTES_MAX);
+    let detached = request.detach;
     let exec = complete(request, vm)?;
     let (reply, opened) = oneshot::channel();
-    vm.ask(Ask::Program(ProgramAsk::Open { exec, limit, reply })).await;
+    vm.ask(Ask::Program(ProgramAsk::Open { exec, limit, detached, reply })).await;
     let ending = |_| "the VM is ending".to_owned();
     let mut program = opened.await.map_err(ending)?.map_err(|error| crate::boot::chain(&error))?;
     // The guest says soon whether it began; when the VM ends first, that is said instead.

@@ -92,6 +92,8 @@ pub(crate) enum ProgramAsk {
         exec: Exec,
         /// How much of its output is kept, in bytes.
         limit: u64,
+        /// Whether nobody will wait for its end.
+        detached: bool,
         /// It was sent.
         reply: oneshot::Sender<Result<Opened, ExecError>>,
     },
@@ -131,8 +133,8 @@ impl ProgramAsk {
     /// Sends what is asked to the guest. What concerns a program that has ended meanwhile is passed over.
     pub(super) fn carry_out(self, execs: &Execs, link: &mut Link, log: impl FnOnce(u32) -> PathBuf) {
         let done = match self {
-            Self::Open { exec, limit, reply } => {
-                let opened = execs.open(link, exec, log, limit);
+            Self::Open { exec, limit, detached, reply } => {
+                let opened = execs.open(link, exec, log, (limit, detached));
                 // Its client went away before it was begun.
                 let Err(Ok(orphan)) = reply.send(opened) else { return };
                 execs.kill(link, orphan.number)

@@ -19,7 +19,7 @@ use outlast_wire::guest::{
 };
 use outlast_wire::output_log::Stream;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
@@ -109,6 +109,8 @@ struct Inner {
     /// By stream.
     programs: HashMap<u32, Program>,
     last_number: u32,
+    /// The streams of programs that nobody waits for.
+    detached: HashSet<u32>,
     /// Streams whose program must be killed, because its output cannot be kept.
     doomed: Vec<u32>,
 }
@@ -127,13 +129,13 @@ struct Program {
 }
 
 impl Execs {
-    /// Sends a program. Its output is kept in `log`, at most `limit` bytes of it.
+    /// Sends a program. Its output is kept in `log`, at most `limit` bytes of it; one that is detached nobody waits for.
     pub(crate) fn open(
         &self,
         link: &mut Link,
         exec: Exec,
         log: impl FnOnce(u32) -> std::path::PathBuf,
-        limit: u64,
+        (limit, detached): (u64, bool),
     ) -> Result<Opened, ExecError> {
         let mut inner = self.inner.borrow_mut();
         if inner.programs.len() >= MAX_EXECS {
@@ -161,7 +163,39 @@ impl Execs {
             unkept: None,
         };
         inner.programs.insert(stream, program);
+        if detached {
+            inner.detached.insert(stream);
+        }
         Ok(Opened { number, started, ended, grown })
+    }
+
+    /// Takes over a program that ran when the guest was saved, and that nobody waits for: from now on its output is kept
+    /// in `log`.
+    pub(crate) fn adopt(
+        &self,
+        stream: u32,
+        log: impl FnOnce(u32) -> std::path::PathBuf,
+        limit: u64,
+    ) -> Result<u32, ExecError> {
+        let mut inner = self.inner.borrow_mut();
+        if inner.programs.len() >= MAX_EXECS {
+            return Err(ExecError::TooMany);
+        }
+        let number = inner.last_number + 1;
+        let log = OutputLog::create(&log(number), limit).map_err(ExecError::Log)?;
+        inner.last_number = number;
+        let (grown, _) = watch::channel(log.length());
+        let program =
+            Program { number, log: Some(log), credit: 0, grown, started: None, ended: None, unkept: None };
+        inner.programs.insert(stream, program);
+        inner.detached.insert(stream);
+        Ok(number)
+    }
+
+    /// The streams of those that run and that nobody waits for.
+    pub(crate) fn detached(&self) -> Vec<u32> {
+        let inner = self.inner.borrow();
+        inner.programs.keys().copied().filter(|stream| inner.detached.contains(stream)).collect()
     }
 
     /// Sends bytes for which [`Execs::take_room`] found room to a program's standard input; `last` closes it.
@@ -278,7 +312,7 @@ impl Listener for Execs {
 
     fn hear(&self, stream: u32, message: GuestMessage) -> Option<GuestMessage> {
         let mut inner = self.inner.borrow_mut();
-        let Inner { programs, doomed, .. } = &mut *inner;
+        let Inner { programs, doomed, detached, .. } = &mut *inner;
         let Some(program) = programs.get_mut(&stream) else { return Some(message) };
         let outcome = match message {
             GuestMessage::Started(_) => {
@@ -311,6 +345,7 @@ impl Listener for Execs {
             // Done answers a signal or a new size; whatever else a hostile guest says here means nothing.
             _ => return None,
         };
+        detached.remove(&stream);
         if let Some(program) = programs.remove(&stream) {
             program.end(outcome);
         }

@@ -13,10 +13,11 @@ use crate::certify::{self, CertifyError, Nameplate};
 use crate::clock;
 use crate::decision::{self, Ending, Phase};
 use crate::event::{Interrupt, Sources};
-use crate::link::Fault;
+use crate::link::{Fault, LinkError};
 use crate::program::interrupt_of;
 use outlast_machine::backend::{Backend, BackendError};
 use outlast_model::{DeathCause, Outcome, timeout};
+use outlast_wire::guest::{Freeze, HostMessage, Thaw};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::time::Instant;
@@ -65,17 +66,26 @@ pub(super) async fn pause<B: Backend>(core: &mut Core<B>, sources: &mut Sources)
         // Order matters: the command may be carried out although its answer does not come.
         core.paused = true;
         core.desk.state.set("paused");
-        let Some(vmm) = core.vmm.as_mut() else { return Ok(Err("there is no VMM".to_owned())) };
         let paused = tokio::select! {
             biased;
             interrupt = sources.next() => return Err(Cut::Interrupt(interrupt)),
-            paused = vmm.pause() => paused,
+            paused = stop_vcpus(core) => paused,
         };
-        if let Err(error) = paused {
-            return Ok(Err(chain(&error)));
+        if let Err(cause) = paused {
+            return Ok(Err(cause));
         }
     }
     Ok(write_down(core, true).await)
+}
+
+/// A guest whose agent is busy or hung is stopped all the same: somebody may want to look at just that.
+async fn stop_vcpus<B: Backend>(core: &mut Core<B>) -> Result<(), String> {
+    let frozen = tokio::time::timeout(timeout::CONTROL, freeze(core)).await;
+    if !matches!(frozen, Ok(Ok(()))) {
+        tracing::debug!(?frozen, "the guest's programs do not stand still before the guest does");
+    }
+    let vmm = core.vmm.as_mut().ok_or("there is no VMM")?;
+    vmm.pause().await.map_err(|error| chain(&error))
 }
 
 /// Lets the vCPUs run and certifies the guest.
@@ -122,7 +132,27 @@ async fn run_certified<B: Backend>(core: &mut Core<B>, since: Instant) -> Result
     let stood_still = since.elapsed();
     let certificate = certify::certify(link, hello, nameplate).await?;
     core.certificate = Some(certificate);
+    if core.frozen {
+        // Order matters: no program runs before its guest is certified.
+        link.request("thaw", HostMessage::Thaw(Thaw {})).await.map_err(CertifyError::from)?;
+        core.frozen = false;
+    }
     Ok(stood_still)
+}
+
+/// Lets the guest's programs stand still, so that none runs before the guest is certified again: in this machine, or in
+/// one that is restored from a snapshot of it, which keeps those that nobody waits for. The agent has heard everything
+/// that was said to it when it answers.
+pub(super) async fn freeze<B: Backend>(core: &mut Core<B>) -> Result<(), LinkError> {
+    let keep = core.desk.vm.as_ref().map(|vm| vm.execs.detached()).unwrap_or_default();
+    let Some(link) = core.link.as_mut() else { return Ok(()) };
+    // Order matters: it may be done although its answer does not come.
+    core.frozen = true;
+    let frozen = link.request("freeze", HostMessage::Freeze(Freeze { keep })).await;
+    if frozen.as_ref().is_err_and(|error| error.fault() == Fault::Refusal) {
+        core.frozen = false;
+    }
+    frozen.map(drop)
 }
 
 /// What is said of a guest that cannot be certified.

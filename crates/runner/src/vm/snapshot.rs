@@ -1,9 +1,9 @@
 //! Taking a snapshot: the disk, the devices and the memory of one moment, in a directory that somebody else names.
 //!
 //! ```text
-//!   room? ─► everything said to the guest is heard ─► vCPUs stop ─► disk copied ─► devices and memory saved
-//!                                                                                          │
-//!                          synced ◄─ certified anew ◄─ vCPUs run ◄─────────────────────────┘ or failed
+//!   room? ─► programs stand still, all that was said is heard ─► vCPUs stop ─► disk copied ─► devices, memory saved
+//!                                                                                                    │
+//!                  synced ◄─ programs go on ◄─ certified anew ◄─ vCPUs run ◄─────────────────────────┘ or failed
 //! ```
 //!
 //! A VM that was paused is taken as it stands, and stays paused. Whatever fails in between, one that ran runs on: the
@@ -11,7 +11,7 @@
 //! because only that changes what QEMU takes the machine for; both see the same moment, for nothing runs in between.
 
 use super::ask::{Asks, Taken};
-use super::pause::{Cut, go_on};
+use super::pause::{Cut, freeze, go_on};
 use crate::boot::{Core, chain};
 use crate::copying::Copying;
 use crate::event::Sources;
@@ -19,7 +19,7 @@ use outlast_machine::backend::{Backend, BackendError};
 use outlast_machine::disk::{self, DiskError};
 use outlast_machine::host::{self, HostError};
 use outlast_model::timeout;
-use outlast_wire::guest::{HostMessage, Ping};
+use outlast_wire::guest::{HostMessage, Thaw};
 use outlast_wire::journal::JournalEntry;
 use outlast_wire::paths::SnapshotDirectory;
 use std::fs::{self, File, OpenOptions};
@@ -81,8 +81,8 @@ enum SnapshotError {
         /// The deadline.
         limit: Duration,
     },
-    /// The agent did not say that it has heard everything.
-    #[error("the agent does not answer: {0}")]
+    /// The agent did not say that no program runs and that it has heard everything.
+    #[error("the guest does not stand still: {0}")]
     Agent(String),
     /// The boot left out a part.
     #[error("there is no {0}")]
@@ -178,21 +178,33 @@ async fn unless_cut<T>(
     }
 }
 
-/// Stops the vCPUs when the agent has heard all that was said to it: half a message in its memory would wait for the
-/// other half after a restore. Since when they stand still; `None` when they did before.
+/// Stops the vCPUs when no program runs any more and the agent has heard all that was said to it: half a message in its
+/// memory would wait for the other half after a restore. Since when they stand still; `None` when they did before.
 async fn stand_still<B: Backend>(core: &mut Core<B>) -> Result<Option<Instant>, SnapshotError> {
     if core.paused {
         return Ok(None);
     }
-    let link = core.link.as_mut().ok_or(SnapshotError::Missing("guest link"))?;
-    let heard = link.request("ping", HostMessage::Ping(Ping {})).await;
-    heard.map_err(|error| SnapshotError::Agent(chain(&error)))?;
+    if let Err(error) = freeze(core).await {
+        let said = chain(&error);
+        thaw_unheard(core);
+        return Err(SnapshotError::Agent(said));
+    }
     let vmm = core.vmm.as_mut().ok_or(SnapshotError::Missing("VMM"))?;
     // Order matters: the command may be carried out although its answer does not come.
     core.paused = true;
     let since = Instant::now();
     vmm.pause().await?;
     Ok(Some(since))
+}
+
+/// Programs that stand still although the agent did not say so in time go on when it comes to that.
+fn thaw_unheard<B: Backend>(core: &mut Core<B>) {
+    if let Some(link) = core.link.as_mut().filter(|_| core.frozen) {
+        let stream = link.open_stream();
+        // A link that takes nothing any more is noticed by whoever listens to it.
+        let _ = link.queue(stream, HostMessage::Thaw(Thaw {}));
+    }
+    core.frozen = false;
 }
 
 /// What was begun is ended, so that the guest can be let run for its last moments. Force does not wait for that.

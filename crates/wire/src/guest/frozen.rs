@@ -46,6 +46,8 @@ fn host_messages() -> Vec<HostMessage> {
         HostMessage::MakeDirectory(MakeDirectory { path: text("/c"), mode: 0o700, uid: 1, gid: 2 }),
         HostMessage::Settle(Settle { device: text(SCRATCH_DEVICE), bytes: 1 << 30 }),
         HostMessage::Resize(Resize { rows: 24, columns: 80 }),
+        HostMessage::Freeze(Freeze { keep: vec![1, 300] }),
+        HostMessage::Thaw(Thaw {}),
     ]
 }
 
@@ -58,7 +60,10 @@ fn guest_messages() -> Vec<GuestMessage> {
             boot_id: text("b"),
             kernel: text("6.1"),
             uptime_ms: 9,
+            kept: Vec::new(),
+            last_stream: 0,
         }),
+        GuestMessage::HelloAck(HelloAck { kept: vec![1, 300], last_stream: 301, ..HelloAck::default() }),
         GuestMessage::Pong(Pong {}),
         GuestMessage::ClockRead(ClockRead { unix_ns: 1 << 40 }),
         GuestMessage::Reseeded(Reseeded {}),

@@ -136,6 +136,8 @@ mod tests {
             boot_id: "0123".repeat(9),
             kernel: "6.1.0-outlast".to_owned(),
             uptime_ms: 77,
+            kept: vec![1, 2],
+            last_stream: 3,
         };
         let message = Some(GuestMessage::HelloAck(ack.clone()));
         (ack, encode(&GuestFrame { stream: 0, message }).unwrap())

@@ -12,7 +12,7 @@ pub struct HostFrame {
     #[prost(uint32, tag = "1")]
     pub stream: u32,
     /// What is said.
-    #[prost(oneof = "HostMessage", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
+    #[prost(oneof = "HostMessage", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
     pub message: Option<HostMessage>,
 }
 
@@ -67,6 +67,12 @@ pub enum HostMessage {
     /// Another size for the terminal of this stream's program.
     #[prost(message, tag = "17")]
     Resize(Resize),
+    /// Let every program stand still: the machine is paused, or a snapshot follows.
+    #[prost(message, tag = "18")]
+    Freeze(Freeze),
+    /// Let them go on.
+    #[prost(message, tag = "19")]
+    Thaw(Thaw),
 }
 
 /// A frame from the guest.
@@ -98,7 +104,8 @@ pub enum GuestMessage {
     /// Answer to [`SetIdentity`]: what the guest now is, read back.
     #[prost(message, tag = "6")]
     Identity(Identity),
-    /// The request of this stream is done ([`PutFile`], [`MakeDirectory`], [`Signal`], [`Settle`], [`Resize`]),
+    /// The request of this stream is done ([`PutFile`], [`MakeDirectory`], [`Signal`], [`Settle`], [`Resize`], [`Freeze`],
+    /// [`Thaw`]),
     /// or, for [`PowerOff`], will be.
     #[prost(message, tag = "7")]
     Done(Done),
@@ -163,6 +170,14 @@ pub struct HelloAck {
     /// Milliseconds since the guest's kernel started (CLOCK_BOOTTIME).
     #[prost(uint64, tag = "6")]
     pub uptime_ms: u64,
+    /// The streams of programs that outlived the conversation before this one ([`Freeze`]). They stand still until
+    /// [`Thaw`], and are streams of this conversation.
+    #[prost(uint32, repeated, tag = "7")]
+    pub kept: Vec<u32>,
+    /// Streams up to this one were used in that conversation, and something may still be heard of them. The host opens
+    /// none of them.
+    #[prost(uint32, tag = "8")]
+    pub last_stream: u32,
 }
 
 /// Asks for a [`Pong`].
@@ -424,6 +439,22 @@ pub struct Resize {
     #[prost(uint32, tag = "2")]
     pub columns: u32,
 }
+
+/// Asks that no program runs: their cgroup is frozen, and stays so in a snapshot that is taken then. [`Done`] says that
+/// all stand still; [`Refused`], with ETIMEDOUT, that one did not, and that all go on.
+///
+/// If the next thing heard is another host's [`Hello`], because this is a snapshot of the guest, the programs of the
+/// streams in `keep` are kept for that host; everything else of the conversation ends as ever.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Freeze {
+    /// The streams of programs that nobody waits for.
+    #[prost(uint32, repeated, tag = "1")]
+    pub keep: Vec<u32>,
+}
+
+/// Asks that programs go on, if they stand still.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Thaw {}
 
 /// Success without a value.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]

@@ -142,6 +142,11 @@ impl Home {
         Self { image, settled: None }
     }
 
+    /// Whether that is where it is already.
+    pub(crate) fn is_on(&self, request: &Settle) -> bool {
+        self.settled.as_ref() == Some(request)
+    }
+
     /// Moves onto the disk. The caller has made sure that no program runs.
     pub(crate) fn settle(&mut self, request: &Settle, nameplate: &mut Nameplate) -> Result<(), SettleError> {
         match &self.settled {
