@@ -2,7 +2,7 @@
 
 use outlast_e2e::{Lab, Setup, on_lab, until};
 use outlast_wire::vm_live_view::VmCopyView;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -208,10 +208,89 @@ fn a_full_disk_on_either_side_is_said_and_leaves_nothing() {
         fs::create_dir(&small).unwrap();
         mount("tmpfs", &small, "tmpfs", MountFlags::empty(), Some(c"size=1m")).unwrap();
         lab.sh("web", "head -c 4000000 /dev/zero > /srv/four").expect_code(0);
-        cp(lab, "web:/srv/four", small.join("four")).expect_code(1).expect_stderr(&["No space left"]);
+        cp(lab, "web:/srv/four", small.join("four")).expect_code(1).expect_stderr(&["space"]);
+        assert_eq!(names(&small), Vec::<String>::new());
+        unmount(&small, UnmountFlags::DETACH).unwrap();
+        // What has room is not filled to its end either: a guest's file is as long as the guest says.
+        mount("tmpfs", &small, "tmpfs", MountFlags::empty(), Some(c"size=100m")).unwrap();
+        lab.sh("web", "truncate -s 100G /srv/long").expect_code(0);
+        let output = cp(lab, "web:/srv/long", small.join("long"));
+        output.expect_code(1).expect_stderr(&["less than 64 MiB of space"]);
         assert_eq!(names(&small), Vec::<String>::new());
         unmount(&small, UnmountFlags::DETACH).unwrap();
         lab.sh("web", "true").expect_code(0);
+    });
+}
+
+/// The first Ctrl-C is not the guest's to ignore: it is passed on to nobody.
+#[test]
+fn a_copy_ends_on_the_first_signal_whatever_the_guest_does() {
+    on_lab(|lab| {
+        lab.running_vm("web");
+        lab.sh("web", "truncate -s 1T /srv/endless").expect_code(0);
+        let mut call =
+            lab.call(&["vm", "cp", "web:/srv/endless", lab.path("copy").to_str().unwrap()]).start();
+        until("it has begun", SOON, || (!names(&lab.path("")).is_empty()).then_some(()));
+        let stop = "cd /proc && for p in [0-9]*; do grep -aqs '/srv/endles[s]' $p/cmdline && kill -STOP $p \
+                    && echo stopped; done; true";
+        lab.sh("web", stop).expect_code(0).expect_stdout("stopped\n");
+        call.signal(Signal::INT);
+        call.limit_from_now(SOON);
+        call.wait().expect_code(1).expect_stderr(&["interrupted"]);
+        assert_eq!(names(&lab.path("")), Vec::<String>::new());
+    });
+}
+
+/// Ctrl-Z at whoever takes a copy, or a slow line behind a pipe.
+#[test]
+fn a_reader_that_stands_still_holds_the_guest_up_and_fills_no_disk() {
+    on_lab(|lab| {
+        lab.running_vm("web");
+        lab.sh("web", "truncate -s 1T /srv/endless").expect_code(0);
+        let call = lab.call(&["vm", "cp", "web:/srv/endless", lab.path("copy").to_str().unwrap()]).start();
+        until("it has begun", SOON, || (!names(&lab.path("")).is_empty()).then_some(()));
+        call.signal(Signal::STOP);
+        // Whatever the copy sends goes the same way, and would be there before the last of this is.
+        let other = lab.sh("web", "head -c 40000000 /dev/zero");
+        assert_eq!(other.expect_code(0).stdout.len(), 40_000_000);
+        let logs =
+            lab.incarnations().into_iter().flat_map(|evidence| (1..9).map(move |n| evidence.exec_log(n)));
+        let kept: Vec<u64> =
+            logs.filter_map(|log| fs::metadata(log).ok()).map(|status| status.blocks() * 512).collect();
+        assert!(!kept.is_empty() && kept.iter().all(|kept| *kept < 16 << 20), "{kept:?}");
+        call.kill();
+    });
+}
+
+/// Nothing is renamed from one mount to another, which is no reason to stop half way.
+#[test]
+fn what_would_go_to_other_mounts_is_refused_before_anything_is_moved() {
+    on_lab(|lab| {
+        lab.running_vm("web");
+        let tree = lab.path("tree");
+        for (directory, name) in [("srv", "first"), ("run", "second"), ("zzz", "third")] {
+            fs::create_dir_all(tree.join(directory)).unwrap();
+            fs::write(tree.join(directory).join(name), "x").unwrap();
+        }
+        lab.sh("web", "grep -q ' /run ' /proc/self/mountinfo && mkdir /zzz").expect_code(0);
+        cp(lab, tree.join("."), "web:/").expect_code(4).expect_stderr(&["/run", "mounted from elsewhere"]);
+        lab.sh("web", "ls -A /srv /zzz").expect_stdout("/srv:\n\n/zzz:\n");
+        // A file that is shown in the place of another.
+        let place = lab.path("o");
+        fs::create_dir(&place).unwrap();
+        for name in ["a", "m", "z"] {
+            fs::write(place.join(name), "old").unwrap();
+        }
+        let shown = lab.file("shown", "shown");
+        mount_bind(&shown, place.join("m")).unwrap();
+        lab.sh("web", "mkdir /srv/o && cd /srv/o && for n in a m z; do printf new > $n; done").expect_code(0);
+        let refused = cp(lab, "web:/srv/o/.", &place);
+        refused.expect_code(4).expect_stderr(&["o/m", "mounted from elsewhere"]);
+        let content = |name: &str| fs::read_to_string(place.join(name)).unwrap();
+        assert_eq!([content("a"), content("m"), content("z")], ["old", "shown", "old"]);
+        unmount(place.join("m"), UnmountFlags::DETACH).unwrap();
+        cp(lab, "web:/srv/o/.", &place).expect_code(0);
+        assert_eq!([content("a"), content("m"), content("z")], ["new", "new", "new"]);
     });
 }
 

@@ -5,10 +5,14 @@
 //! stream that comes in is decided here: all of it, for it is root of this guest who asks.
 
 use crate::refusal::chain;
-use outlast_copy::{CopyError, Expected, FaultKind, NAMED_AT_MOST, Owners, Rules, Tally, pack, receive};
-use outlast_wire::guest::copy::{CONFLICT, CONTENTS, FAILED, LEFT_OUT, MISSING, ONE, PACK, UNPACK, USAGE};
+use outlast_copy::{
+    CopyError, Expected, FaultKind, NAMED_AT_MOST, Owners, Rules, Stop, Tally, pack, receive,
+};
+use outlast_wire::guest::copy::{
+    CONFLICT, CONTENTS, FAILED, LEFT_OUT, MISSING, ONE, PACED, PACK, STEP, UNPACK, USAGE, WINDOW,
+};
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -29,10 +33,15 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         return ExitCode::from(USAGE);
     };
     let done = match wish {
-        Wish::Pack(source) => pack(&source, Owners::Kept, io::stdout().lock()),
+        Wish::Pack(source) => {
+            let out = Paced { out: io::stdout().lock(), taken: io::stdin().lock(), left: WINDOW };
+            pack(&source, Owners::Kept, out)
+        }
         Wish::Unpack(destination, expected) => {
-            receive(io::stdin().lock(), &destination, expected, Rules::TRUSTED)
-                .and_then(outlast_copy::Arrival::publish)
+            // Whoever wants it stopped kills us.
+            let never = Stop::default();
+            receive(io::stdin().lock(), &destination, expected, Rules::TRUSTED, &never)
+                .and_then(|arrival| arrival.publish(&never))
         }
     };
     match done {
@@ -47,10 +56,48 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Sends no more than the window that nobody has taken: what is ahead of its reader lies on the host's disk.
+struct Paced<W, R> {
+    out: W,
+    /// A byte for every step that was taken.
+    taken: R,
+    /// So much may be sent.
+    left: u64,
+}
+
+impl<W: Write, R: Read> Paced<W, R> {
+    fn wait(&mut self) -> io::Result<()> {
+        let mut words = [0; 64];
+        while self.left == 0 {
+            match self.taken.read(&mut words) {
+                Ok(0) => return Err(io::ErrorKind::BrokenPipe.into()),
+                Ok(steps) => self.left += STEP * steps as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write, R: Read> Write for Paced<W, R> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.wait()?;
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+        let length = self.out.write(&bytes[..most])?;
+        self.left -= length as u64;
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 fn wish(arguments: &[OsString]) -> Option<Wish> {
     let (first, rest) = arguments.split_first()?;
     match (first.to_str()?, rest) {
-        (PACK, [source]) => Some(Wish::Pack(source.into())),
+        (PACK, [source, paced]) if paced == PACED => Some(Wish::Pack(source.into())),
         (UNPACK, [destination, kind]) => {
             let expected = if kind == CONTENTS { Expected::Contents } else { Expected::Anything };
             Some(Wish::Unpack(destination.into(), expected))
@@ -89,13 +136,28 @@ mod tests {
     #[test]
     fn arguments_that_are_not_of_a_copy_are_no_wish() {
         let of = |line: &str| wish(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>());
-        assert_eq!(of("pack /srv"), Some(Wish::Pack("/srv".into())));
+        assert_eq!(of("pack /srv paced"), Some(Wish::Pack("/srv".into())));
         let one = Wish::Unpack("/srv".into(), Expected::One("data".into()));
         assert_eq!(of("unpack /srv one data"), Some(one));
         assert_eq!(of("unpack /srv contents"), Some(Wish::Unpack("/srv".into(), Expected::Contents)));
         assert_eq!(of("unpack /srv anything"), Some(Wish::Unpack("/srv".into(), Expected::Anything)));
-        for none in ["", "pack", "unpack /srv", "unpack /srv contents x", "dance /srv"] {
+        for none in
+            ["", "pack", "pack /srv", "pack /srv fast", "unpack /srv", "unpack /srv contents x", "dance /srv"]
+        {
             assert_eq!(of(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_sent_beyond_the_window_that_nobody_has_taken() {
+        let (window, step) = (usize::try_from(WINDOW).unwrap(), usize::try_from(STEP).unwrap());
+        for steps in [0, 1, 3] {
+            let mut out = Vec::new();
+            let mut paced = Paced { out: &mut out, taken: &vec![0; steps][..], left: WINDOW };
+            let error = paced.write_all(&vec![0; window + 4 * step]).unwrap_err();
+            // Whoever takes it has gone.
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+            assert_eq!(out.len(), window + steps * step);
         }
     }
 }

@@ -1,12 +1,13 @@
 //! A copy that arrives: taken in whole beside its destination, and only then given its name.
 
-use crate::Tally;
+use crate::dress::dress_directory;
 use crate::error::{CopyError, at_destination, shown};
-use crate::member::{self, Kind, Member};
+use crate::member::{self, Kind, Member, Meta};
 use crate::merge::{self, merge, place};
 use crate::partial::Partial;
 use crate::place::Place;
-use crate::tree::{Rules, Tree};
+use crate::tree::{Grown, Rules, Tree};
+use crate::{Stop, Tally};
 use rustix::fd::AsFd;
 use rustix::fs::renameat;
 use std::ffi::{CString, OsString};
@@ -33,9 +34,10 @@ pub struct Arrival {
     expected: Expected,
     rules: Rules,
     tally: Tally,
+    top: Option<Meta>,
 }
 
-/// Takes a stream in, beside `destination`.
+/// Takes a stream in, beside `destination`, until it is whole or `stop` is told.
 ///
 /// # Errors
 /// [`CopyError`]; nothing of it is left then.
@@ -44,6 +46,7 @@ pub fn receive(
     destination: &Path,
     expected: Expected,
     rules: Rules,
+    stop: &Stop,
 ) -> Result<Arrival, CopyError> {
     let place = Place::look(destination)?;
     if let (Expected::Anything, Place::Named { path, replaces, .. }) = (&expected, &place) {
@@ -55,14 +58,14 @@ pub fn receive(
     }
     let partial = Partial::create(place.beside(), place.path())?;
     let above = usize::from(matches!(expected, Expected::One(_)));
-    let mut tree = Tree::new(partial.directory(), place.path(), rules, above);
+    let mut tree = Tree::new(partial.directory(), place.path(), rules, above, stop);
     member::walk(stream, &mut |member, content| {
         check(&member, &expected, &place)?;
         tree.add(member, content)
     })?;
-    let tally = tree.finish()?;
+    let Grown { tally, top } = tree.finish()?;
     came(&partial, &expected)?;
-    Ok(Arrival { place, partial, expected, rules, tally })
+    Ok(Arrival { place, partial, expected, rules, tally, top })
 }
 
 /// Whether a member belongs to what was asked for, and goes where it is to go.
@@ -101,23 +104,29 @@ impl Arrival {
         &self.tally
     }
 
-    /// Gives the copy its name, or moves it into the directory that is there.
+    /// Gives the copy its name, or moves it into the directory that is there. It can be stopped until then: once the
+    /// first file has its name, the others get theirs.
     ///
     /// # Errors
-    /// [`CopyError::InTheWay`], with nothing changed; [`CopyError::Destination`].
-    pub fn publish(self) -> Result<Tally, CopyError> {
-        let Self { place: goal, partial, expected, rules, tally } = self;
+    /// [`CopyError::InTheWay`] and [`CopyError::Stopped`], with nothing changed; [`CopyError::Destination`].
+    pub fn publish(self, stop: &Stop) -> Result<Tally, CopyError> {
+        stop.check()?;
+        let Self { place: goal, partial, expected, rules, tally, top } = self;
         match &goal {
             Place::Into { directory, path } => {
-                merge(partial.directory(), directory.as_fd(), path, rules.follow)?;
+                merge(partial.directory(), directory.as_fd(), path, rules.follow, stop)?;
             }
             Place::Named { parent, name, path, replaces, .. } => {
                 let failed = at_destination("make", path);
                 let Expected::One(own) = &expected else {
-                    // It is the directory itself that gets the name.
-                    place(parent.as_fd(), partial.name(), parent.as_fd(), name).map_err(failed)?;
+                    // It is the directory itself that gets the name, and was nobody else's to look at until now.
+                    let dressed =
+                        top.map_or(Ok(()), |meta| dress_directory(partial.directory(), &meta, rules.owners));
+                    dressed
+                        .and_then(|()| place(parent.as_fd(), partial.name(), parent.as_fd(), name))
+                        .map_err(failed)?;
                     partial.keep();
-                    return Ok(tally);
+                    return written_out(&goal, rules).map(|()| tally);
                 };
                 let own = CString::new(own.as_bytes()).unwrap_or_default();
                 let from = partial.directory();
@@ -128,12 +137,16 @@ impl Arrival {
                 named.map_err(failed)?;
             }
         }
-        // Names that were given are written out with the directories that have them.
-        if rules.sync {
-            rustix::fs::syncfs(goal.beside()).map_err(at_destination("write out", goal.path()))?;
-        }
-        Ok(tally)
+        written_out(&goal, rules).map(|()| tally)
     }
+}
+
+/// Names that were given are written out with the directories that have them.
+fn written_out(goal: &Place, rules: Rules) -> Result<(), CopyError> {
+    if !rules.sync {
+        return Ok(());
+    }
+    rustix::fs::syncfs(goal.beside()).map_err(at_destination("write out", goal.path()))
 }
 
 #[cfg(test)]

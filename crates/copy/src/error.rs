@@ -72,9 +72,15 @@ pub enum CopyError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// Whoever wanted it wants it no more.
+    #[error("the copy was stopped")]
+    Stopped,
     /// More than anybody copies.
     #[error("the stream has more than {0} entries")]
     TooMany(u64),
+    /// Directories and links have to be remembered until the end of a stream.
+    #[error("the stream has more directories and links than {} MiB hold", .0 >> 20)]
+    TooMuch(usize),
     /// The directory to copy into is not there.
     #[error("there is no directory {}", shown(.path))]
     NoDestination {
@@ -86,6 +92,14 @@ pub enum CopyError {
     NotADirectory {
         /// The destination.
         path: PathBuf,
+    },
+    /// What comes would take the last of a disk.
+    #[error("less than {} MiB of space is left on the disk of {}", .least >> 20, shown(.path))]
+    NoRoom {
+        /// The destination.
+        path: PathBuf,
+        /// What is to be left, in bytes.
+        least: u64,
     },
     /// What is there and what came cannot be one.
     #[error("{} is in the way: it is {found}, and what comes is {came}", shown(.path))]
@@ -117,11 +131,13 @@ impl CopyError {
             Self::NotADirectory { .. } | Self::InTheWay { .. } | Self::NotCopied { .. } => {
                 FaultKind::Conflict
             }
-            Self::CutOff | Self::Entry { .. } | Self::TooMany(_) => FaultKind::BadStream,
+            Self::CutOff | Self::Entry { .. } | Self::TooMany(_) | Self::TooMuch(_) => FaultKind::BadStream,
             Self::Source { .. }
             | Self::Changed { .. }
             | Self::TooDeep { .. }
             | Self::Send(_)
+            | Self::Stopped
+            | Self::NoRoom { .. }
             | Self::Receive(_)
             | Self::Destination { .. } => FaultKind::Failed,
         }

@@ -10,6 +10,7 @@
 //! Not known here: what carries the stream, and who is asked to be at its other end.
 
 mod arrival;
+mod dress;
 mod error;
 mod member;
 mod merge;
@@ -17,12 +18,15 @@ mod name;
 mod pack;
 mod partial;
 mod place;
+mod stop;
+mod trail;
 mod tree;
 
 pub use arrival::{Arrival, Expected, receive};
 pub use error::{CopyError, FaultKind};
 pub use name::{is_contents, name_of};
 pub use pack::{Owners, Packed, pack};
+pub use stop::Stop;
 pub use tree::Rules;
 
 /// What was left out of a copy is named up to so many times.

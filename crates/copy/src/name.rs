@@ -45,6 +45,11 @@ impl Name {
         self.0.split_last().map(|(last, before)| (last.as_os_str(), before))
     }
 
+    /// What it takes of our memory, in bytes: each component is one of its own.
+    pub(crate) fn held(&self) -> usize {
+        self.0.iter().map(|component| component.len() + size_of::<OsString>() + 16).sum()
+    }
+
     pub(crate) fn path(&self) -> PathBuf {
         self.0.iter().collect()
     }

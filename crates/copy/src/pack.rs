@@ -51,8 +51,8 @@ pub type Packed = Tally;
 pub fn pack(source: &Path, owners: Owners, out: impl Write) -> Result<Packed, CopyError> {
     let top = open_top(source)?;
     let status = fstat(&top).map_err(at_source("look at", source))?;
-    let mut packer =
-        Packer { out: tar::Builder::new(out), owners, tally: Tally::default(), shown: source.to_owned() };
+    let out = tar::Builder::new(Gate { inner: out, shut: false });
+    let mut packer = Packer { out, owners, tally: Tally::default(), shown: source.to_owned() };
     let name = name_of(source).map_or_else(|| PathBuf::from("."), PathBuf::from);
     match FileType::from_raw_mode(status.st_mode) {
         FileType::RegularFile => packer.file(top, &status, &name)?,
@@ -60,8 +60,24 @@ pub fn pack(source: &Path, owners: Owners, out: impl Write) -> Result<Packed, Co
         _ => return Err(CopyError::NotCopied { path: source.to_owned() }),
     }
     packer.out.finish().map_err(CopyError::Send)?;
-    packer.out.into_inner().and_then(|mut out| out.flush()).map_err(CopyError::Send)?;
-    Ok(packer.tally)
+    packer.out.get_mut().flush().map_err(CopyError::Send)?;
+    Ok(std::mem::take(&mut packer.tally))
+}
+
+/// What a stream goes through: shut, nothing more is sent.
+struct Gate<W> {
+    inner: W,
+    shut: bool,
+}
+
+impl<W: Write> Write for Gate<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.shut { Err(io::ErrorKind::BrokenPipe.into()) } else { self.inner.write(bytes) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
 }
 
 /// Opening a device can do things, and a pipe waits: what it is, is asked first, and again by the caller once it is open.
@@ -79,11 +95,18 @@ fn open_top(source: &Path) -> Result<OwnedFd, CopyError> {
 }
 
 struct Packer<W: Write> {
-    out: tar::Builder<W>,
+    out: tar::Builder<Gate<W>>,
     owners: Owners,
     tally: Tally,
     /// The source, for errors.
     shown: PathBuf,
+}
+
+impl<W: Write> Drop for Packer<W> {
+    /// A tar builder that is dropped sends the mark of the end, whatever is missing before it.
+    fn drop(&mut self) {
+        self.out.get_mut().shut = true;
+    }
 }
 
 /// A directory that is being walked.

@@ -34,7 +34,8 @@ impl Partial {
         let failed = at_destination("write in", path);
         let beside = rustix::io::fcntl_dupfd_cloexec(beside, 0).map_err(at_destination("open", path))?;
         sweep(beside.as_fd());
-        let made = (0..TRIES).find_map(|attempt| match make(beside.as_fd(), attempt) {
+        let lock = |directory: BorrowedFd<'_>| flock(directory, FlockOperation::NonBlockingLockExclusive);
+        let made = (0..TRIES).find_map(|attempt| match make(beside.as_fd(), attempt, lock) {
             Ok(Some((name, directory))) => Some(Ok((name, directory))),
             Ok(None) => None,
             Err(errno) => Some(Err(errno)),
@@ -71,23 +72,47 @@ impl Drop for Partial {
 }
 
 /// `None` when somebody took it for left behind, or the name is taken.
-fn make(beside: BorrowedFd<'_>, attempt: u32) -> Result<Option<(CString, OwnedFd)>, Errno> {
+fn make(
+    beside: BorrowedFd<'_>,
+    attempt: u32,
+    lock: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
+) -> Result<Option<(CString, OwnedFd)>, Errno> {
     let name = name(attempt);
     match mkdirat(beside, &name, Mode::RWXU) {
         Ok(()) => {}
         Err(Errno::EXIST) => return Ok(None),
         Err(errno) => return Err(errno),
     }
-    let directory = match open_directory(beside, &name) {
+    match hold(beside, &name, lock) {
+        Ok(directory) => Ok(directory.map(|directory| (name, directory))),
+        // Without a lock of ours it is anybody's: it would be swept while it is filled.
+        Err(errno) => {
+            let _ = unlinkat(beside, &name, AtFlags::REMOVEDIR);
+            Err(errno)
+        }
+    }
+}
+
+/// `None` when somebody else holds it, or has removed it. A file system that knows no locks is no such somebody.
+fn hold(
+    beside: BorrowedFd<'_>,
+    name: &CStr,
+    lock: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
+) -> Result<Option<OwnedFd>, Errno> {
+    let directory = match open_directory(beside, name) {
         Ok(directory) => directory,
         Err(Errno::NOENT) => return Ok(None),
         Err(errno) => return Err(errno),
     };
-    let held = flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok();
-    let there = statat(beside, &name, AtFlags::SYMLINK_NOFOLLOW).ok();
+    match lock(directory.as_fd()) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Ok(None),
+        Err(errno) => return Err(errno),
+    }
+    let there = statat(beside, name, AtFlags::SYMLINK_NOFOLLOW).ok();
     let ours = fstat(&directory)?;
     let same = there.is_some_and(|there| (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino));
-    Ok((held && same).then_some((name, directory)))
+    Ok(same.then_some(directory))
 }
 
 /// Its own among those of all processes that live now: whether one that is dead had it, its lock tells.
@@ -202,5 +227,16 @@ mod tests {
         drop(other);
         drop(living);
         assert_eq!(listing(top.path()), 0);
+    }
+
+    #[test]
+    fn a_file_system_without_locks_is_said_and_nothing_is_left() {
+        let top = tempfile::tempdir().unwrap();
+        let beside = fs::File::open(top.path()).unwrap();
+        for errno in [Errno::NOLCK, Errno::NOSYS, Errno::OPNOTSUPP] {
+            assert_eq!(make(beside.as_fd(), 0, |_| Err(errno)).unwrap_err(), errno);
+        }
+        assert_eq!(listing(top.path()), 0);
+        assert!(make(beside.as_fd(), 0, |_| Err(Errno::WOULDBLOCK)).unwrap().is_none(), "somebody's");
     }
 }

@@ -1,25 +1,34 @@
 //! Members become files below a directory that is ours alone. No link is there while files are written, and none is
 //! followed; modes and times of directories come last, because writing in them would change them.
 
-use crate::Tally;
+use crate::dress::{Believed, dress, dress_directory, owner, times};
 use crate::error::{CopyError, at_destination, shown};
 use crate::member::{Kind, Member, Meta};
 use crate::name::Name;
-use crate::partial::open_directory;
+use crate::trail::Trail;
+use crate::{Stop, Tally};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chownat, fchmod, fchown, futimens, linkat,
-    mkdirat, openat, symlinkat, unlinkat, utimensat,
-};
+use rustix::fs::{AtFlags, Mode, OFlags, chownat, fstatvfs, linkat, openat, symlinkat, unlinkat, utimensat};
 use rustix::io::Errno;
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Moved at once.
 const CHUNK: usize = 128 * 1024;
+/// What directories and links may take of our memory until they are made, in bytes: half a million of them.
+const HELD_AT_MOST: usize = 64 << 20;
+/// What each of them takes beside its words.
+const HELD_EACH: usize = 96;
+/// After so much more the free space of the disk is looked at again, in bytes.
+const LOOK_EVERY: u64 = 1 << 20;
+/// What a file takes of a disk beside its content, roughly.
+const OF_EACH_FILE: u64 = 4096;
+/// So much of its disk is left to others by what is not trusted, in bytes: what a home needs to accept a workload.
+const RESERVE: u64 = 64 << 20;
 
 /// What is believed of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,17 +41,25 @@ pub struct Rules {
     pub links_out: bool,
     /// Whether a link to a directory in the place of a directory that comes is followed.
     pub follow: bool,
-    /// Whether what came is written out before it is published.
+    /// Whether what came is written out before it is published, and its names after.
     pub sync: bool,
+    /// What is left of the disk at least, in bytes.
+    pub reserve: u64,
 }
 
 impl Rules {
     /// Of a host for what a guest sends: plain files of the receiver's own, and nothing that leads elsewhere.
-    pub const HOSTILE: Self =
-        Self { owners: false, special_bits: false, links_out: false, follow: false, sync: false };
+    pub const HOSTILE: Self = Self {
+        owners: false,
+        special_bits: false,
+        links_out: false,
+        follow: false,
+        sync: true,
+        reserve: RESERVE,
+    };
     /// Of a guest for what its host sends.
     pub const TRUSTED: Self =
-        Self { owners: true, special_bits: true, links_out: true, follow: true, sync: true };
+        Self { owners: true, special_bits: true, links_out: true, follow: true, sync: true, reserve: 0 };
 }
 
 /// The directory that is being filled.
@@ -51,26 +68,49 @@ pub(crate) struct Tree<'a> {
     /// For errors: what the destination is called.
     shown: &'a Path,
     rules: Rules,
+    believed: Believed,
+    stop: &'a Stop,
     /// How many components lie above what is one tree: its own name, where it has one.
     above: usize,
-    /// The directory of the last member.
-    last: Option<(Vec<OsString>, OwnedFd)>,
-    directories: Vec<(Name, Meta)>,
+    trail: Trail<'a>,
+    /// In the order of their components: what lies in a directory comes right after it.
+    directories: BTreeMap<PathBuf, Meta>,
     links: Vec<(Name, Vec<u8>, Meta)>,
+    /// What both of them take of our memory.
+    held: usize,
+    /// Written since the disk was looked at.
+    unlooked: u64,
     tally: Tally,
     buffer: Vec<u8>,
 }
 
+/// A tree that is whole.
+pub(crate) struct Grown {
+    pub(crate) tally: Tally,
+    /// Mode and times of the top, where the stream says them: it gets them when it gets its name.
+    pub(crate) top: Option<Meta>,
+}
+
 impl<'a> Tree<'a> {
-    pub(crate) fn new(root: BorrowedFd<'a>, shown: &'a Path, rules: Rules, above: usize) -> Self {
+    pub(crate) fn new(
+        root: BorrowedFd<'a>,
+        shown: &'a Path,
+        rules: Rules,
+        above: usize,
+        stop: &'a Stop,
+    ) -> Self {
         Self {
             root,
             shown,
             rules,
+            believed: Believed::under(rules),
+            stop,
             above,
-            last: None,
-            directories: Vec::new(),
+            trail: Trail::new(root),
+            directories: BTreeMap::new(),
             links: Vec::new(),
+            held: 0,
+            unlooked: 0,
             tally: Tally::default(),
             buffer: vec![0; CHUNK],
         }
@@ -78,12 +118,11 @@ impl<'a> Tree<'a> {
 
     /// Takes in one member.
     pub(crate) fn add(&mut self, member: Member, content: &mut dyn Read) -> Result<(), CopyError> {
+        self.stop.check()?;
         let Member { name, kind, meta } = member;
+        let meta = self.believed.of(meta);
         match kind {
-            Kind::Directory => {
-                self.open(&name.0, &name)?;
-                self.directories.push((name, meta));
-            }
+            Kind::Directory => self.directory(&name, meta)?,
             Kind::File => self.file(&name, &meta, content)?,
             Kind::HardLink(target) => self.hard_link(&name, &target)?,
             Kind::Symlink(target) if !self.rules.links_out && name.link_leads_out(&target, self.above) => {
@@ -96,7 +135,10 @@ impl<'a> Tree<'a> {
                     )
                 });
             }
-            Kind::Symlink(target) => self.links.push((name, target, meta)),
+            Kind::Symlink(target) => {
+                self.hold(name.held() + target.len())?;
+                self.links.push((name, target, meta));
+            }
             Kind::Other(what) => {
                 self.tally.leave_out(|| format!("{}: {what} is not copied", shown(&name.path())));
             }
@@ -105,25 +147,54 @@ impl<'a> Tree<'a> {
     }
 
     /// Makes the links, and gives directories their modes and times.
-    pub(crate) fn finish(mut self) -> Result<Tally, CopyError> {
+    pub(crate) fn finish(mut self) -> Result<Grown, CopyError> {
         for (name, target, meta) in std::mem::take(&mut self.links) {
+            self.stop.check()?;
             self.symlink(&name, &target, &meta)?;
         }
-        self.last = None;
+        let top = self.directories.remove(Path::new(""));
         // The deepest first: what is made in a directory changes its time.
-        for (name, meta) in std::mem::take(&mut self.directories).into_iter().rev() {
-            let directory = self.walk(&name.0, &name)?;
-            let mut meta = meta;
-            if !rustix::process::geteuid().is_root() {
-                // Whoever is not root could neither move nor remove it otherwise.
-                meta.mode |= 0o700;
-            }
-            self.dress(directory.as_fd(), &meta).map_err(self.failed("finish", &name))?;
+        for (path, meta) in std::mem::take(&mut self.directories).into_iter().rev() {
+            self.stop.check()?;
+            let failed = at_destination("finish", &self.shown.join(&path));
+            let directory = self.trail.reach(path.iter());
+            directory
+                .and_then(|directory| dress_directory(directory.as_fd(), &meta, self.rules.owners))
+                .map_err(failed)?;
         }
         if self.rules.sync {
             rustix::fs::syncfs(self.root).map_err(at_destination("write out", self.shown))?;
         }
-        Ok(self.tally)
+        Ok(Grown { tally: self.tally, top })
+    }
+
+    /// A later word about the same directory is the one that counts.
+    fn directory(&mut self, name: &Name, meta: Meta) -> Result<(), CopyError> {
+        self.takes(OF_EACH_FILE)?;
+        self.open(&name.0, name)?;
+        let path = name.path();
+        let size = path.as_os_str().len();
+        if self.directories.insert(path, meta).is_none() { self.hold(size) } else { Ok(()) }
+    }
+
+    /// Remembers so many bytes more.
+    fn hold(&mut self, more: usize) -> Result<(), CopyError> {
+        self.held += more + HELD_EACH;
+        if self.held > HELD_AT_MOST { Err(CopyError::TooMuch(HELD_AT_MOST)) } else { Ok(()) }
+    }
+
+    /// So much more of the disk is taken, which may not be its last.
+    fn takes(&mut self, more: u64) -> Result<(), CopyError> {
+        self.unlooked += more;
+        if self.rules.reserve == 0 || self.unlooked < LOOK_EVERY {
+            return Ok(());
+        }
+        self.unlooked = 0;
+        let disk = fstatvfs(self.root).map_err(at_destination("look at the disk of", self.shown))?;
+        if disk.f_bavail.saturating_mul(disk.f_frsize) < self.rules.reserve {
+            return Err(CopyError::NoRoom { path: self.shown.to_owned(), least: self.rules.reserve });
+        }
+        Ok(())
     }
 
     fn failed<E: Into<io::Error>>(
@@ -135,6 +206,7 @@ impl<'a> Tree<'a> {
     }
 
     fn file(&mut self, name: &Name, meta: &Meta, content: &mut dyn Read) -> Result<(), CopyError> {
+        self.takes(OF_EACH_FILE)?;
         let (parent, last) = self.parent(name)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let create = || openat(&parent, &last, flags, Mode::RUSR | Mode::WUSR);
@@ -151,11 +223,13 @@ impl<'a> Tree<'a> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(CopyError::Receive(error)),
             };
+            self.stop.check()?;
             file.write_all(&self.buffer[..length]).map_err(self.failed("write", name))?;
             self.tally.bytes += length as u64;
+            self.takes(length as u64)?;
         }
         self.tally.files += 1;
-        self.dress(file.as_fd(), meta).map_err(self.failed("finish", name))
+        dress(file.as_fd(), meta, self.rules.owners).map_err(self.failed("finish", name))
     }
 
     fn hard_link(&mut self, name: &Name, target: &Name) -> Result<(), CopyError> {
@@ -163,7 +237,7 @@ impl<'a> Tree<'a> {
             return Err(CopyError::Entry { name: shown(&name.path()), reason: "it is a link to nothing" });
         };
         let (parent, last) = self.parent(name)?;
-        let from = self.walk(above, name)?;
+        let from = self.open(above, name)?;
         linkat(from, last_of_target, parent, last, AtFlags::empty()).map_err(self.failed("link", name))?;
         self.tally.files += 1;
         Ok(())
@@ -191,47 +265,7 @@ impl<'a> Tree<'a> {
 
     /// A directory, made if it is missing.
     fn open(&mut self, components: &[OsString], name: &Name) -> Result<OwnedFd, CopyError> {
-        let again = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 0);
-        if let Some((_, fd)) = self.last.as_ref().filter(|(last, _)| last == components) {
-            return again(fd).map_err(self.failed("open", name));
-        }
-        let directory = self.walk(components, name)?;
-        self.last = Some((components.to_vec(), again(&directory).map_err(self.failed("open", name))?));
-        Ok(directory)
+        let reached = self.trail.reach(components.iter().map(OsString::as_os_str));
+        reached.map_err(self.failed("make", name))
     }
-
-    fn walk(&self, components: &[OsString], name: &Name) -> Result<OwnedFd, CopyError> {
-        let top = rustix::io::fcntl_dupfd_cloexec(self.root, 0).map_err(self.failed("open", name))?;
-        components.iter().try_fold(top, |directory, component| {
-            let component = CString::new(component.as_bytes()).unwrap_or_default();
-            match mkdirat(&directory, &component, Mode::RWXU) {
-                // If it is no directory, it cannot be opened as one.
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(self.failed("make", name)(errno)),
-            }
-            open_directory(directory.as_fd(), &component).map_err(self.failed("open", name))
-        })
-    }
-
-    /// Order matters: a change of owner takes special bits away.
-    fn dress(&self, file: BorrowedFd<'_>, meta: &Meta) -> Result<(), Errno> {
-        if self.rules.owners {
-            let (uid, gid) = owner(meta);
-            fchown(file, uid, gid)?;
-        }
-        let bits = if self.rules.special_bits { 0o7777 } else { 0o777 };
-        fchmod(file, Mode::from_raw_mode(meta.mode & bits))?;
-        futimens(file, &times(meta))
-    }
-}
-
-fn owner(meta: &Meta) -> (Option<Uid>, Option<Gid>) {
-    // The number that means "leave it" is nobody's.
-    let known = |id: u32| (id != u32::MAX).then_some(id);
-    (known(meta.uid).map(Uid::from_raw), known(meta.gid).map(Gid::from_raw))
-}
-
-fn times(meta: &Meta) -> Timestamps {
-    let modified = Timespec { tv_sec: i64::try_from(meta.modified).unwrap_or(i64::MAX), tv_nsec: 0 };
-    Timestamps { last_access: modified, last_modification: modified }
 }

@@ -42,6 +42,8 @@ pub const SNAPSHOT_MANIFEST_BYTES: usize = 64 * 1024;
 pub const DISK_RESERVE: u64 = 64 * 1024 * 1024;
 /// A program whose output would leave less than this on that disk is ended: its outcome must still fit.
 pub const OUTPUT_RESERVE: u64 = DISK_RESERVE / 2;
+/// So much of a program's output may lie unread where its reader takes what it has read out of the log, in bytes.
+pub const UNREAD_BYTES: u64 = 64 * 1024 * 1024;
 /// An idempotency key may be this long.
 pub const IDEMPOTENCY_KEY_BYTES: usize = 255;
 /// Templates of one library may together take this much disk; beyond it those unused for longest make room for new ones.

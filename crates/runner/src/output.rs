@@ -7,9 +7,10 @@
 use crate::clock;
 use outlast_model::{Memory, limit};
 use outlast_wire::output_log::{HEADER, MAGIC, Record, Stream};
+use rustix::fs::FallocateFlags;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// An output log being written.
@@ -25,6 +26,8 @@ pub(crate) struct OutputLog {
     dropped: u64,
     mark: Option<Mark>,
     unchecked: u64,
+    /// Whether its reader takes out what it has read, and so bounds what is kept.
+    taken_out: bool,
 }
 
 /// The record that says that something was dropped: the last of the log, and it stays in its place.
@@ -46,12 +49,23 @@ const HEADERS: u64 = 4096;
 /// After this much more output the free space of the disk is looked at again, in bytes.
 const LOOK_EVERY: u64 = 1024 * 1024;
 
+/// What stat(2) counts in, in bytes.
+const BLOCK: u64 = 512;
+
+/// Whether the space of what was read can be given back on this file system at all.
+fn has_holes(file: &File) -> bool {
+    rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 4096, 4096).is_ok()
+}
+
 impl OutputLog {
-    /// Makes the log; `limit` is how many bytes of output are kept, both streams together.
+    /// Makes the log; `limit` is how many bytes of output are kept, both streams together. Beyond what anybody may ask
+    /// to be kept, it is whoever reads it that makes room: what lies unread is at most [`limit::UNREAD_BYTES`], and
+    /// what comes then is dropped.
     pub(crate) fn create(path: &Path, limit: u64) -> io::Result<Self> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(MAGIC)?;
         Ok(Self {
+            taken_out: limit > limit::OUTPUT_BYTES_MAX && has_holes(&file),
             file,
             length: MAGIC.len() as u64,
             longest: limit.saturating_add(limit / 2).saturating_add(HEADERS),
@@ -140,6 +154,9 @@ impl OutputLog {
             return Ok(());
         }
         self.unchecked = 0;
+        if self.taken_out && self.file.metadata()?.blocks() * BLOCK > limit::UNREAD_BYTES {
+            self.room = 0;
+        }
         leave_room(&self.file)
     }
 
@@ -242,6 +259,35 @@ mod tests {
         let (length, dropped) = log.finish().unwrap();
         assert_eq!(dropped, 100_000, "lines of fifty bytes are kept up to the limit");
         assert!(length < 150_000, "{length}");
+    }
+
+    #[test]
+    fn what_nobody_takes_out_of_a_log_that_is_only_passed_on_is_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("exec-1.log");
+        let piece = vec![b'x'; 1 << 20];
+        let mut log = OutputLog::create(&path, u64::MAX).unwrap();
+        let reader = OpenOptions::new().write(true).open(&path).unwrap();
+        let take_out = |from: u64, length: u64| {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            rustix::fs::fallocate(&reader, flags, from, length).unwrap();
+        };
+        // Four times as much as may lie there, and somebody reads it.
+        for _ in 0..4 * limit::UNREAD_BYTES / (4 << 20) {
+            let from = log.length();
+            for _ in 0..4 {
+                log.append(Stream::Stdout, &piece).unwrap();
+            }
+            take_out(from.next_multiple_of(4096), 4 << 20);
+        }
+        assert_eq!(log.dropped, 0);
+        // A reader that stands still.
+        for _ in 0..2 * limit::UNREAD_BYTES / (1 << 20) {
+            log.append(Stream::Stdout, &piece).unwrap();
+        }
+        let kept = std::fs::metadata(&path).unwrap().blocks() * BLOCK;
+        assert!(kept < limit::UNREAD_BYTES + (4 << 20), "{kept}");
+        assert!(log.finish().unwrap().1 > 0, "and it says so");
     }
 
     #[test]

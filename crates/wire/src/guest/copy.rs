@@ -1,7 +1,8 @@
 //! What the host and the agent's own program say to each other about a copy: arguments, exit codes, lines.
 //!
 //! ```text
-//!   /proc/1/exe pack SOURCE                        a tar on its standard output
+//!   /proc/1/exe pack SOURCE paced                  a tar on its standard output, and on its input a byte for every
+//!                                                  [`STEP`] that was taken of it: it is never [`WINDOW`] ahead
 //!   /proc/1/exe unpack DESTINATION one NAME        a tar on its standard input, of one thing of this name
 //!   /proc/1/exe unpack DESTINATION contents        …, of what is in a directory
 //!   /proc/1/exe unpack DESTINATION anything        …, of anybody's
@@ -13,6 +14,12 @@
 pub const PROGRAM: &str = "/proc/1/exe";
 /// Send.
 pub const PACK: &str = "pack";
+/// Wait for whoever takes it.
+pub const PACED: &str = "paced";
+/// So much may be sent that nobody has taken yet, in bytes.
+pub const WINDOW: u64 = 8 * STEP;
+/// What is taken is told in steps of so many bytes.
+pub const STEP: u64 = 1 << 20;
 /// Take in.
 pub const UNPACK: &str = "unpack";
 /// One file or directory, whose name follows.

@@ -88,6 +88,7 @@ fn on_terminal(program: Program<'_>) -> Result<u8, Failure> {
         sink: &mut OwnStreams::default(),
         input: Some(input.as_fd()),
         signals: Some(&signals),
+        passes_interrupt: true,
         size: Some(&|| terminal::size(&io::stdin())),
     };
     let ended = program.attend(company);
@@ -100,7 +101,13 @@ fn beside(program: Program<'_>, with_input: bool, sink: &mut dyn Sink) -> Result
     let input = io::stdin();
     let signals = Interrupts::block_also(&[HANG_UP]).ok();
     let input = with_input.then(|| input.as_fd());
-    Ok(program.attend(Company { sink, input, signals: signals.as_ref(), size: None })?)
+    Ok(program.attend(Company {
+        sink,
+        input,
+        signals: signals.as_ref(),
+        passes_interrupt: true,
+        size: None,
+    })?)
 }
 
 fn as_json(program: Program<'_>, with_input: bool) -> Result<u8, Failure> {

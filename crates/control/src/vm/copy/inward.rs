@@ -87,7 +87,8 @@ fn unreadable(source: &Path, error: io::Error) -> VmError {
 /// Gives a program its input, and says what it said when it ended well.
 fn fed(program: Program<'_>, input: BorrowedFd<'_>, beside: &Beside<'_>) -> Result<Words, Error> {
     let (vm, mut words) = (program.vm(), Heard::default());
-    let company = Company { sink: &mut words, input: Some(input), signals: beside.signals, size: None };
+    let (input, signals) = (Some(input), beside.signals);
+    let company = Company { sink: &mut words, input, signals, passes_interrupt: false, size: None };
     let ended = program.attend(company)?;
     judge(&vm, &ended, &words.0)?;
     Ok(words.0)

@@ -3,14 +3,17 @@
 //!
 //! ```text
 //!   out:  agent packs ──► exec-N.log ──► sink ──► pipe ──► receive (hostile) ──► its end is known ──► publish
+//!         agent waits ◄──────────────── a word for every step that the sink took
 //!   in:   pack ──► pipe ──► input of a program ──► agent receives, publishes ──► its end is known
 //! ```
 //!
 //! What came out of a guest gets its name only once the guest's program has ended well and everything was taken in. What
 //! a guest says of itself is a claim: it makes a copy fail, and never succeed that is not whole.
 
+mod attentive;
 mod inward;
 mod outward;
+mod window;
 mod words;
 
 pub use inward::copy_in;
@@ -78,7 +81,7 @@ fn begin<'s>(site: &'s Site, name: &str, arguments: &[&str], stdin: bool) -> Res
         columns: 0,
         timeout_ms: None,
         detach: false,
-        // A copy may be of any size: what was taken out of the log takes no space.
+        // A copy may be of any size: what was taken out of the log takes no space, and what was not is bounded.
         output_limit: Some(u64::MAX),
     };
     exec(site, name, request)

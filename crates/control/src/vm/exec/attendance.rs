@@ -30,9 +30,10 @@ pub struct Company<'a> {
     pub sink: &'a mut dyn Sink,
     /// What is read for its standard input.
     pub input: Option<BorrowedFd<'a>>,
-    /// SIGINT and SIGTERM, and those that say something of a terminal. The first SIGINT is passed on; the next one, or
-    /// another signal, hangs up.
+    /// SIGINT and SIGTERM, and those that say something of a terminal. They hang up.
     pub signals: Option<&'a Interrupts>,
+    /// Whether the first SIGINT is the program's, and only the next one hangs up.
+    pub passes_interrupt: bool,
     /// The rows and columns of our terminal, asked when a signal says that they changed.
     pub size: Option<&'a dyn Fn() -> (u16, u16)>,
 }
@@ -242,7 +243,7 @@ impl Attendance<'_, '_> {
         for number in numbers.map_err(FollowError::Wait)? {
             match number {
                 RESIZED => self.resized()?,
-                INTERRUPT if !self.interrupted && self.end.is_none() => {
+                INTERRUPT if self.company.passes_interrupt && !self.interrupted && self.end.is_none() => {
                     self.interrupted = true;
                     self.forward(number);
                 }
