@@ -52,6 +52,9 @@ fn main() -> io::Result<()> {
         write("manifests", &name, &json)?;
     }
     write("manifests", "template", TEMPLATE.as_bytes())?;
+    for (name, json) in snapshot_manifests()? {
+        write("snapshot_manifest", name, &json)?;
+    }
     archives(&write)?;
     write("kernel", "elf", &elf())
 }
@@ -253,6 +256,20 @@ fn golden_manifests() -> io::Result<Vec<(String, Vec<u8>)>> {
         found.push((kind.replace('_', "-"), json.as_bytes().to_vec()));
     }
     Ok(found)
+}
+
+/// A snapshot's manifest: the golden one, one of another format, one torn, one that somebody has formatted otherwise.
+fn snapshot_manifests() -> io::Result<[(&'static str, Vec<u8>); 4]> {
+    let golden = "/../crates/wire/src/snapshots/outlast_wire__snapshot__tests__snapshot_manifest_1.snap";
+    let text = fs::read_to_string([env!("CARGO_MANIFEST_DIR"), golden].concat())?;
+    // The file ends with one line break, as the manifest does; of two one is the golden file's.
+    let json = format!("{}\n", text.splitn(3, "---\n").nth(2).unwrap_or_default().trim_end());
+    Ok([
+        ("format-2", json.replace("\"format\": 1", "\"format\": 2").into_bytes()),
+        ("compact", json.replace('\n', "").into_bytes()),
+        ("torn", json.as_bytes()[..json.len() / 2].to_vec()),
+        ("golden", json.into_bytes()),
+    ])
 }
 
 /// A template's manifest, which has no golden file.

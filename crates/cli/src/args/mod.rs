@@ -1,9 +1,11 @@
 //! What can be typed. Texts only: what they mean is decided in [`crate::commands`].
 
 mod run;
+mod snapshot;
 mod vm;
 
 pub(crate) use run::RunArgs;
+pub(crate) use snapshot::{VmRestoreArgs, VmSnapshotArgs, VmSnapshotVerifyArgs, VmSnapshotsCommand};
 pub(crate) use vm::{
     VmArgs, VmCommand, VmCpArgs, VmCreateArgs, VmExecArgs, VmLogsArgs, VmMonitorArgs, VmNameArgs, VmRmArgs,
     VmShowArgs, VmStartArgs, VmStopArgs,

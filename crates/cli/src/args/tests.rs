@@ -57,6 +57,12 @@ fn everything_the_contract_shows_can_be_typed() {
         "outlast completions bash",
         "outlast man /tmp/x",
         "outlast vm start web",
+        "outlast vm snapshot web before-upgrade",
+        "outlast vm snapshots ls web --json",
+        "outlast vm snapshots verify web",
+        "outlast vm snapshots verify web before-upgrade",
+        "outlast vm snapshots rm web before-upgrade",
+        "outlast vm restore --force web before-upgrade --json",
         "outlast serve --listen 127.0.0.1:7070",
         "outlast image import x --y",
         "outlast prove crash --runs 3",
@@ -82,7 +88,15 @@ fn numbers_are_not_judged_here() {
 
 #[test]
 fn rubbish_is_refused() {
-    for line in ["outlast", "outlast dance", "outlast run --dance", "outlast show", "outlast run a.py b.py"] {
+    for line in [
+        "outlast",
+        "outlast dance",
+        "outlast run --dance",
+        "outlast show",
+        "outlast run a.py b.py",
+        "outlast vm snapshot web",
+        "outlast vm restore web",
+    ] {
         assert!(typed(line).is_err(), "{line}");
     }
 }

@@ -57,12 +57,13 @@ pub(crate) enum VmCommand {
     Resume(VmNameArgs),
     /// Pass a command on to a VMM's monitor (QMP)
     Monitor(VmMonitorArgs),
-
-    // Of later versions: known by name, so that they are refused by name.
-    #[command(hide = true)]
-    Snapshot(super::LaterArgs),
-    #[command(hide = true)]
-    Restore(super::LaterArgs),
+    /// Keep what a VM is at this moment: its memory, its devices and its disk
+    Snapshot(super::VmSnapshotArgs),
+    /// List, remove and verify the snapshots of a VM
+    #[command(subcommand)]
+    Snapshots(super::VmSnapshotsCommand),
+    /// Start a VM from a snapshot of it
+    Restore(super::VmRestoreArgs),
 }
 
 #[derive(Debug, Args)]

@@ -7,10 +7,11 @@ mod exec;
 mod life;
 mod list;
 mod show;
+mod snapshot;
 mod talk;
 mod terminal;
 
-use super::{DONE, Form, later};
+use super::{DONE, Form};
 use crate::args::VmCommand;
 use crate::failure::Failure;
 use outlast_control::Site;
@@ -34,8 +35,9 @@ pub(super) fn vm(site: &Site, command: VmCommand, form: Form) -> Result<u8, Fail
         VmCommand::Pause(args) => talk::set_vcpus(site, &args, outlast_control::vm::Vcpus::Paused, form),
         VmCommand::Resume(args) => talk::set_vcpus(site, &args, outlast_control::vm::Vcpus::Running, form),
         VmCommand::Monitor(args) => talk::monitor(site, &args, form),
-        VmCommand::Snapshot(_) => Err(later("vm snapshot")),
-        VmCommand::Restore(_) => Err(later("vm restore")),
+        VmCommand::Snapshot(args) => snapshot::take(site, &args, form),
+        VmCommand::Snapshots(command) => snapshot::snapshots(site, &command, form),
+        VmCommand::Restore(args) => snapshot::restore(site, &args, form),
     }
 }
 

@@ -112,7 +112,8 @@ fn ready(
         name: name.to_string(),
         directory: directory.path().to_owned(),
     };
-    let boot_timeout = timeout::BOOT + timeout::of_state(bytes);
+    // As long as a boot, and as much more as reading so much takes.
+    let boot_timeout = timeout::BOOT + timeout::of_state(bytes).saturating_sub(timeout::STATE);
     let locks = ground.locks();
     Ok((
         Made { purpose, machine, start, boot_timeout, fell_back: None, ingredients: Some(ingredients) },

@@ -10,11 +10,11 @@
 //! What begins with a dot and is not locked was left by somebody who died, and goes when anybody looks.
 
 use super::error::SnapshotError;
-use crate::incarnation::{lock_alone, take_over};
-use crate::reconcile::is_older_than_a_claim;
+use crate::incarnation::{Preparation, lock_alone, take_over};
 use crate::site::Site;
 use outlast_machine::host;
-use outlast_model::{SnapshotId, SnapshotName, VmId};
+use outlast_machine::lock::{self, Hold};
+use outlast_model::{SnapshotId, SnapshotName, VmId, timeout};
 use outlast_wire::paths::{SnapshotDirectory, VmDirectory};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
@@ -94,8 +94,10 @@ impl Shelf {
         }
         let directory = self.vm.new_snapshot(id);
         let path = directory.path();
+        // Order matters: nobody takes it for what a dead maker left before it is locked.
+        let _alone = self.alone().map_err(failed("lock", &self.root))?;
         // Not recursive: it must be new.
-        let locked = DirBuilder::new().mode(0o700).create(path).and_then(|()| lock(path));
+        let locked = DirBuilder::new().mode(0o700).create(path).and_then(|()| open_locked(path));
         let lock = locked.map_err(failed("make", path))?;
         Ok(Making { directory, vm: self.vm.clone(), _lock: lock })
     }
@@ -124,21 +126,43 @@ impl Shelf {
 
     /// What somebody left here who died at it.
     pub(super) fn half_made(&self) -> Vec<PathBuf> {
-        let Ok(entries) = fs::read_dir(&self.root) else { return Vec::new() };
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let hidden =
-            names.filter(|name| VmDirectory::new_snapshot_named(name).is_some() || name.starts_with(GOING));
-        hidden.map(|name| self.root.join(name)).filter(|path| is_left(path)).collect()
+        self.taken_over().into_iter().map(|(path, _)| path).collect()
     }
 
     /// Removes it. What cannot be removed stays visible to `doctor`.
     pub(super) fn sweep(&self) {
-        for path in self.half_made() {
-            let Some(_lock) = take_over(&path) else { continue };
+        for (path, _lock) in self.taken_over() {
             if let Err(error) = unless_gone(fs::remove_dir_all(&path)) {
                 tracing::warn!(%error, path = %path.display(), "a half-made snapshot stays");
             }
         }
+    }
+}
+
+impl Shelf {
+    /// What nobody is at work in, each with its lock.
+    fn taken_over(&self) -> Vec<(PathBuf, Preparation)> {
+        let Ok(entries) = fs::read_dir(&self.root) else { return Vec::new() };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let is_hidden =
+            |name: &String| VmDirectory::new_snapshot_named(name).is_some() || name.starts_with(GOING);
+        let hidden: Vec<String> = names.filter(is_hidden).collect();
+        if hidden.is_empty() {
+            return Vec::new();
+        }
+        // Who is not let in here looks again later, or somebody else does.
+        let Ok(_alone) = self.alone() else { return Vec::new() };
+        let lock = |name: String| {
+            let path = self.root.join(name);
+            take_over(&path).map(|lock| (path, lock))
+        };
+        hidden.into_iter().filter_map(lock).collect()
+    }
+
+    /// Keeps others from making a directory here, or taking one over, for as long as it is held: a moment.
+    fn alone(&self) -> io::Result<File> {
+        let held = lock::lock(File::open(&self.root)?, Hold::Exclusive, timeout::CONTROL)?;
+        held.ok_or_else(|| io::ErrorKind::ResourceBusy.into())
     }
 }
 
@@ -174,12 +198,6 @@ impl Making {
     }
 }
 
-/// Whether nobody is at work in there. Between making a directory and locking it lie microseconds, in which it is empty.
-fn is_left(path: &Path) -> bool {
-    let is_empty = || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
-    take_over(path).is_some() && (!is_empty() || is_older_than_a_claim(path))
-}
-
 /// Bytes on disk of everything in a directory; files may have holes.
 pub(super) fn bytes_in(directory: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(directory) else { return 0 };
@@ -191,7 +209,7 @@ pub(super) fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Er
     move |source| SnapshotError::Io { operation, path, source }
 }
 
-fn lock(path: &Path) -> io::Result<File> {
+fn open_locked(path: &Path) -> io::Result<File> {
     let directory = File::open(path)?;
     lock_alone(&directory)?;
     Ok(directory)
@@ -273,16 +291,34 @@ mod tests {
         fs::create_dir(&going).unwrap();
         fs::write(going.join("disk"), b"rest").unwrap();
         let living = shelf.begin(id(3)).unwrap();
-        // Just made by somebody who locks it at the next moment.
-        let young = shelf.vm.new_snapshot(id(4));
-        fs::create_dir(young.path()).unwrap();
+        // Made by somebody who died before anything was in it.
+        let empty = shelf.vm.new_snapshot(id(4)).path().to_owned();
+        fs::create_dir(&empty).unwrap();
         let mut found = shelf.half_made();
         found.sort();
-        assert_eq!(found, [going, left]);
+        assert_eq!(found, [going, left, empty]);
         shelf.sweep();
-        assert_eq!(names(&shelf), [format!(".new-{}", id(3)), format!(".new-{}", id(4))]);
+        assert_eq!(names(&shelf), [format!(".new-{}", id(3))]);
         living.discard();
-        assert_eq!(names(&shelf), [format!(".new-{}", id(4))]);
+        assert!(names(&shelf).is_empty());
+    }
+
+    #[test]
+    fn nobody_sweeps_what_is_just_being_made() {
+        let (_top, shelf) = shelf();
+        fs::create_dir(&shelf.root).unwrap();
+        std::thread::scope(|scope| {
+            let makers = (0..200).map(|number| (number, shelf.clone()));
+            let sweeper = scope.spawn(|| (0..400).for_each(|_| shelf.sweep()));
+            for (number, shelf) in makers {
+                let making = shelf.begin(id(number)).unwrap();
+                fs::write(making.directory().machine(), b"x").unwrap();
+                assert!(making.directory().machine().exists());
+                making.discard();
+            }
+            sweeper.join().unwrap();
+        });
+        assert!(names(&shelf).is_empty());
     }
 
     #[test]
