@@ -3,7 +3,10 @@
 use crate::call::Output;
 use crate::lab::Lab;
 use crate::process::{self, Process};
+use outlast_wire::paths::{SnapshotDirectory, VmDirectory};
+use outlast_wire::vm_snapshot_view::{SnapshotVerifiedView, SnapshotView, VmRestoredView, VmSnapshotView};
 use outlast_wire::vm_view::{VmStartedView, VmSummary, VmView};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What every VM of a test is made of.
@@ -37,6 +40,42 @@ impl Lab {
     #[track_caller]
     pub fn show_vm(&self, name: &str) -> VmView {
         self.outlast(&["vm", "show", "--json", name]).expect_code(0).json()
+    }
+
+    /// Takes a snapshot of a VM.
+    #[track_caller]
+    pub fn snapshot(&self, name: &str, snapshot: &str) -> VmSnapshotView {
+        self.outlast(&["vm", "snapshot", "--json", name, snapshot]).expect_code(0).json()
+    }
+
+    /// Restores a VM.
+    #[track_caller]
+    pub fn restore(&self, name: &str, snapshot: &str) -> VmRestoredView {
+        self.outlast(&["vm", "restore", "--json", name, snapshot]).expect_code(0).json()
+    }
+
+    /// What `vm snapshots ls --json` prints.
+    #[track_caller]
+    pub fn snapshots(&self, name: &str) -> Vec<SnapshotView> {
+        self.outlast(&["vm", "snapshots", "ls", "--json", name]).expect_code(0).json()
+    }
+
+    /// What `vm snapshots verify --json` prints.
+    #[track_caller]
+    pub fn verified(&self, name: &str, code: i32) -> Vec<SnapshotVerifiedView> {
+        self.outlast(&["vm", "snapshots", "verify", "--json", name]).expect_code(code).json()
+    }
+
+    /// The directory of a VM.
+    #[track_caller]
+    pub fn directory_of(&self, name: &str) -> VmDirectory {
+        VmDirectory::at(PathBuf::from(self.show_vm(name).directory))
+    }
+
+    /// The directory of a snapshot.
+    #[track_caller]
+    pub fn snapshot_directory(&self, name: &str, snapshot: &str) -> SnapshotDirectory {
+        SnapshotDirectory::at(self.directory_of(name).snapshots().join(snapshot))
     }
 
     /// What `vm ls --json` prints.

@@ -58,6 +58,8 @@ pub enum Cause {
     HeldTooLong,
     /// It stands still until the boot's deadline has passed.
     BootDeadline,
+    /// The same of a restore, which may read much.
+    RestoreDeadline,
     /// A file that the VMM must read cannot be opened: nobody writes at the other end of a pipe.
     FileNeverOpens,
     /// The VMM is stopped.
@@ -122,8 +124,8 @@ impl Cause {
         let Scene { lab, evidence, clone } = *scene;
         let run_directory = lab.places().run().join(incarnation(evidence));
         match self {
-            Self::VmDiskGone => away(&vm_disk(lab)),
-            Self::VmDiskDamaged => damage(vm_disk(lab)),
+            Self::VmDiskGone => away(&vm_disk(lab, evidence)),
+            Self::VmDiskDamaged => damage(vm_disk(lab, evidence)),
             Self::CgroupsReadOnly => {
                 remount_cgroups(MountFlags::RDONLY);
                 Box::new(|| remount_cgroups(MountFlags::empty()))
@@ -149,6 +151,7 @@ impl Cause {
             }
             Self::HeldTooLong => nothing(),
             Self::BootDeadline => pass(Duration::from_secs(61)),
+            Self::RestoreDeadline => pass(Duration::from_secs(90)),
             Self::ProgramDeadline => pass(Duration::from_millis(2500)),
             Self::FileNeverOpens => never_opens(lab, clone),
             Self::VmmStopped => {
@@ -214,14 +217,13 @@ fn away<'a>(path: &Path) -> Heal<'a> {
     Box::new(move || fs::rename(&aside, &path).expect("a directory can be moved back"))
 }
 
-/// The disk of the one VM there is.
-fn vm_disk(lab: &Lab) -> PathBuf {
+/// The disk of the one VM there is, which this incarnation uses: the one that it restored, if it has.
+fn vm_disk(lab: &Lab, evidence: &Evidence) -> PathBuf {
     let vms = fs::read_dir(lab.home().join("vms")).expect("the VMs' directory");
-    let disks: Vec<_> = vms.flatten().map(|vm| vm.path().join("disk")).collect();
-    match disks.as_slice() {
-        [disk] => disk.clone(),
-        other => panic!("one disk: {other:?}"),
-    }
+    let directories: Vec<_> = vms.flatten().map(|vm| vm.path()).collect();
+    let [directory] = directories.as_slice() else { panic!("one VM: {directories:?}") };
+    let restored = directory.join(format!("disk-{}", incarnation(evidence)));
+    if restored.exists() { restored } else { directory.join("disk") }
 }
 
 /// Overwrites where the file system says that it is one.

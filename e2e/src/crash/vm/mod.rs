@@ -26,6 +26,8 @@ pub enum Way {
     Start,
     /// Started without one, from its kernel.
     Cold,
+    /// Restored from a snapshot.
+    Restore,
 }
 
 /// What happens at a fault point.
@@ -44,7 +46,7 @@ pub enum Fault {
 }
 
 impl Way {
-    const ALL: [Self; 2] = [Self::Start, Self::Cold];
+    const ALL: [Self; 3] = [Self::Start, Self::Cold, Self::Restore];
 }
 
 impl Fault {
@@ -81,10 +83,14 @@ impl Case {
         Self::all().into_iter().filter(|case| matches!(plan(*case), Plan::Do { .. })).collect()
     }
 
-    /// One for each step, of those that need no deadline to pass; the kinds take turns, so that together they are of
-    /// every kind.
+    /// One for each step of a start and of a restore, of those that need no deadline to pass; the kinds take turns, so
+    /// that together they are of every kind.
     pub fn representatives() -> Vec<Self> {
-        let quick = |case: &Self| case.way == Way::Start && case.fault != Fault::Timeout;
+        [Way::Start, Way::Restore].into_iter().flat_map(Self::representatives_of).collect()
+    }
+
+    fn representatives_of(way: Way) -> Vec<Self> {
+        let quick = |case: &Self| case.way == way && case.fault != Fault::Timeout;
         let quick: Vec<Self> = Self::sensible().into_iter().filter(quick).collect();
         let mut chosen: Vec<Self> = Vec::new();
         for place in Place::all() {
@@ -109,6 +115,7 @@ impl fmt::Display for Way {
         out.pad(match self {
             Self::Start => "start",
             Self::Cold => "cold_start",
+            Self::Restore => "restore",
         })
     }
 }

@@ -40,7 +40,7 @@ pub fn plan(case: Case) -> Plan {
         (Fault::Vmm, upcoming) => done(vmm_killed(case.way, upcoming)),
         (Fault::Client, Some(_)) => done(Expected::Runs),
         (Fault::Client, None) => Plan::Senseless("whoever asked has its answer by then, and has gone"),
-        (Fault::Error, Some(step)) => error(step),
+        (Fault::Error, Some(step)) => error(case.way, step),
         (Fault::Timeout, Some(step)) => timeout(case.way, step),
         (Fault::Error | Fault::Timeout, None) => {
             Plan::Senseless("no step of a boot is done behind that point")
@@ -68,7 +68,7 @@ fn vmm_killed(way: Way, upcoming: Option<BootStep>) -> Expected {
 const WORKLOADS: &str = "only workloads walk that step";
 
 /// The error of each step: a real cause, made while somebody stands before it.
-fn error(upcoming: BootStep) -> Plan {
+fn error(way: Way, upcoming: BootStep) -> Plan {
     let failed = |cause| caused(cause, Expected::Failed(upcoming));
     match upcoming {
         BootStep::Claim | BootStep::Publish => failed(Cause::DiskFull),
@@ -84,7 +84,12 @@ fn error(upcoming: BootStep) -> Plan {
         BootStep::Certify => Plan::Senseless(
             "its only peer is the guest, which dies (vmm_killed), is silent (timeout) or lies (the hostile guests)",
         ),
-        BootStep::Settle => failed(Cause::VmDiskDamaged),
+        BootStep::Settle => match way {
+            Way::Start | Way::Cold => failed(Cause::VmDiskDamaged),
+            Way::Restore => {
+                Plan::Senseless("its guest is on its disk already, and reads nothing of it for that")
+            }
+        },
         BootStep::Inputs | BootStep::StartProgram => Plan::Senseless(WORKLOADS),
     }
 }
@@ -94,11 +99,14 @@ fn timeout(way: Way, upcoming: BootStep) -> Plan {
     let failed = |cause| caused(cause, Expected::Failed(upcoming));
     let restored = |cause| match way {
         Way::Start => caused(cause, Expected::RunsCold),
-        Way::Cold => failed(cause),
+        Way::Cold | Way::Restore => failed(cause),
     };
     match upcoming {
         BootStep::Claim | BootStep::RunDirectory => failed(Cause::HeldTooLong),
-        BootStep::Disks => failed(Cause::BootDeadline),
+        BootStep::Disks => match way {
+            Way::Start | Way::Cold => failed(Cause::BootDeadline),
+            Way::Restore => failed(Cause::RestoreDeadline),
+        },
         BootStep::LaunchVmm => restored(Cause::FileNeverOpens),
         BootStep::StartGuest | BootStep::AgentHello => restored(Cause::VmmStopped),
         BootStep::Certify | BootStep::Settle => failed(Cause::VmmStopped),

@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// The VM.
 const WEB: &str = "web";
+/// Its snapshot.
+const SNAPSHOT: &str = "before";
 const SOON: Duration = Duration::from_secs(20);
 /// Longer than a boot's deadline and everything that may follow.
 const AT_LAST: Duration = Duration::from_secs(180);
@@ -39,6 +41,7 @@ impl Way {
         match self {
             Self::Start => &["vm", "start", WEB],
             Self::Cold => &["vm", "start", "--cold", WEB],
+            Self::Restore => &["vm", "restore", WEB, SNAPSHOT],
         }
     }
 
@@ -46,8 +49,15 @@ impl Way {
     #[track_caller]
     fn prepare(self, lab: &Lab) {
         lab.create_vm(WEB);
-        self.begin(lab);
+        match self {
+            Self::Start | Self::Cold => self.begin(lab),
+            Self::Restore => Self::Start.begin(lab),
+        }
         lab.sh(WEB, "echo kept > /root/kept; sync").expect_code(0);
+        if self == Self::Restore {
+            lab.snapshot(WEB, SNAPSHOT);
+            lab.sh(WEB, "echo late > /root/late; sync").expect_code(0);
+        }
         lab.outlast(&["vm", "stop", WEB]).expect_code(0);
     }
 
@@ -82,8 +92,28 @@ impl Trial<'_> {
         self.judge_client(&output);
         self.judge_death(&view.incarnations[0]);
         self.expect_clean(&before);
+        if self.case.way == Way::Restore {
+            self.expect_disk_of_the_one_that_won();
+        }
         self.case.way.begin(self.lab);
         self.expect_kept();
+    }
+
+    fn is_published(&self) -> bool {
+        !matches!(self.expected, Expected::Failed(_))
+    }
+
+    /// A restore that was not published has changed nothing of the disk that the VM had; one that was has given it the
+    /// snapshot's. There is no third one, and no other disk.
+    #[track_caller]
+    fn expect_disk_of_the_one_that_won(&self) {
+        Way::Start.begin(self.lab);
+        self.lab.sh(WEB, "test -e /root/late").expect_code(i32::from(self.is_published()));
+        self.expect_kept();
+        let directory = self.lab.directory_of(WEB);
+        let entries = std::fs::read_dir(directory.path()).expect("the VM's directory is there").flatten();
+        let disks = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("disk"));
+        assert_eq!(disks.count(), 1, "in {}", directory.path().display());
     }
 
     /// Does it, and waits for whoever asked.
@@ -213,7 +243,10 @@ impl Trial<'_> {
         if matches!(self.expected, Expected::Runs | Expected::RunsCold) {
             self.expect_kept();
         }
-        self.lab.expect_as(before);
+        // One that has restored its disk has another one than before, which is looked at below.
+        if self.case.way != Way::Restore || !self.is_published() {
+            self.lab.expect_as(before);
+        }
         let leaks = self.lab.doctor().leaks;
         assert!(leaks.is_empty(), "{leaks:#?}");
     }
