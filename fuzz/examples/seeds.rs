@@ -137,7 +137,12 @@ fn host_messages() -> Vec<HostMessage> {
         HostMessage::Quiesce(guest::Quiesce {}),
         HostMessage::PowerOff(guest::PowerOff { grace_ms: 2000 }),
         HostMessage::MakeDirectory(guest::MakeDirectory { path: text("/w"), mode: 0o700, uid: 0, gid: 0 }),
-        HostMessage::Settle(guest::Settle { device: text(guest::SCRATCH_DEVICE), bytes: 1 << 30 }),
+        HostMessage::Settle(guest::Settle {
+            device: text(guest::SCRATCH_DEVICE),
+            bytes: 1 << 30,
+            console_memory_max: 1 << 28,
+            console_pids_max: 1024,
+        }),
         HostMessage::Resize(guest::Resize { rows: 24, columns: 80 }),
         HostMessage::Freeze(guest::Freeze { keep: vec![1, 2] }),
         HostMessage::Thaw(guest::Thaw {}),

@@ -30,7 +30,7 @@ use program::{Groups, Reaper, Scope, Site};
 use refusal::chain;
 use service::{Facts, Generator, Home, Nameplate};
 use session::{Ended, Services};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
@@ -69,6 +69,7 @@ async fn serve(booted: Booted) -> Result<std::convert::Infallible, Box<dyn Error
         generator: Generator::open()?,
         nameplate: RefCell::new(Nameplate::put_up(Path::new("/etc"))?),
         home: RefCell::new(Home::new(image)),
+        seated: Cell::new(false),
     });
     let reaping = tokio::task::spawn_local(async move { reaper.run().await });
     tokio::select! {

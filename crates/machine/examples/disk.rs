@@ -73,7 +73,7 @@ impl Guest {
         let identity = SetIdentity { host_name: "web".into(), machine_id: "0123456789abcdef".repeat(2) };
         assert!(matches!(self.ask(HostMessage::SetIdentity(identity)).await, GuestMessage::Identity(_)));
         let started = Instant::now();
-        let settle = Settle { device: SCRATCH_DEVICE.to_owned(), bytes: BYTES };
+        let settle = Settle { device: SCRATCH_DEVICE.to_owned(), bytes: BYTES, ..Settle::default() };
         let answer = self.ask(HostMessage::Settle(settle)).await;
         assert!(matches!(answer, GuestMessage::Done(_)), "{answer:?}");
         println!("settled within {:?}", started.elapsed());

@@ -11,6 +11,7 @@
 //! what an event means for an outcome: events go up, the runner's loop decides.
 
 use crate::cgroup::{CgroupError, VmmCgroup};
+use crate::console::ConsoleKeys;
 use crate::disk::DiskError;
 use crate::jail::{Identity, JailError};
 use crate::process::{Process, ProcessError};
@@ -363,6 +364,9 @@ pub trait Backend: Sized {
         &self,
         command: &str,
     ) -> Result<impl Future<Output = Result<Value, BackendError>> + use<Self> + 'static, BackendError>;
+
+    /// What is typed on the guest's serial console goes in here.
+    fn keys(&self) -> ConsoleKeys;
 
     /// Asks the VMM to exit. That it has is told by [`VmmEvent::Exited`].
     async fn power_off(&mut self) -> Result<(), BackendError>;

@@ -1,4 +1,5 @@
-//! Keeping what a guest's console or a VMM's standard error says: always drained, never more than its cap.
+//! Keeping what a guest's console or a VMM's standard error says: always drained, never more than its cap; and typing on
+//! a console.
 //!
 //! Whoever writes there may be hostile and must neither block nor fill a disk, so this reads for as long as
 //! there is a writer and throws away what is over the cap, with one line that says so, but for the last words:
@@ -8,8 +9,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::Mutex;
 
 /// How much is read at once, in bytes. Larger than a pipe's atomic write; a console is slow.
 const CHUNK: usize = 8 * 1024;
@@ -102,6 +106,28 @@ pub async fn record(
     };
     log.finish();
     end
+}
+
+/// Our end of a guest's console in the other direction. All of it shares one: the connection is whole as long as one of
+/// them is held, and while it is not, nothing of the guest's words can be kept either.
+#[derive(Debug, Clone)]
+pub struct ConsoleKeys {
+    line: Arc<Mutex<OwnedWriteHalf>>,
+}
+
+impl ConsoleKeys {
+    /// Of this connection.
+    pub(crate) fn new(line: OwnedWriteHalf) -> Self {
+        Self { line: Arc::new(Mutex::new(line)) }
+    }
+
+    /// Types. Waits while the guest takes nothing and what lies between is full; cancelled, a part may have been typed.
+    ///
+    /// # Errors
+    /// The VMM is gone.
+    pub async fn type_in(&self, keys: &[u8]) -> io::Result<()> {
+        self.line.lock().await.write_all(keys).await
+    }
 }
 
 /// The last line of a log that is not empty, without control characters and of at most 300 characters: for the

@@ -251,6 +251,10 @@ mod tests {
             Ok(std::future::ready(Ok(Value::Null)))
         }
 
+        fn keys(&self) -> outlast_machine::console::ConsoleKeys {
+            unreachable!("nobody types on a ladder")
+        }
+
         async fn power_off(&mut self) -> Result<(), BackendError> {
             match self.on_power_off {
                 OnPowerOff::Exits => Ok(self.process.signal(rustix::process::Signal::HUP)?),

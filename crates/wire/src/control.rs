@@ -77,6 +77,12 @@ pub enum Request {
         /// A QMP command: its name, or the whole JSON object.
         command: String,
     },
+    /// Keys for the guest's serial console. What it says to them is in its log.
+    Type {
+        /// At most [`STDIN_CHUNK`] bytes.
+        #[serde(with = "crate::base64")]
+        data: Vec<u8>,
+    },
     /// Run a program in the VM.
     Exec(ExecRequest),
     /// Input for the connection's program.
@@ -267,6 +273,7 @@ mod tests {
             Request::Resume,
             Request::Snapshot { directory: "/h/vms/v/snapshots/.new-s".into() },
             Request::Monitor { command: "query-status".to_owned() },
+            Request::Type { data: b"\r".to_vec() },
             Request::Exec(exec()),
             Request::Stdin { exec: 1, data: b"ls\n".to_vec(), last: false },
             Request::Signal { exec: 1, number: 2 },

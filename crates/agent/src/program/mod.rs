@@ -14,12 +14,14 @@ mod cgroup;
 mod lookup;
 mod reaper;
 mod running;
+mod seat;
 mod streams;
 mod terminal;
 
 pub(crate) use cgroup::{Groups, TREE as CGROUP_TREE, kill_all_programs, prepare_cgroups};
 pub(crate) use reaper::{Reaper, Scope};
 pub(crate) use running::Running;
+pub(crate) use seat::{attend as offer_console, console_device};
 
 use crate::refusal::Reason;
 use crate::sys::spawn::{self, Plan, Stage};

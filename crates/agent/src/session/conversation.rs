@@ -202,6 +202,9 @@ impl Conversation {
         } else {
             Err(SettleError::Busy)
         };
+        if settled.is_ok() && request.console_memory_max > 0 && !services.seated.replace(true) {
+            self.offer_console(request.console_memory_max, request.console_pids_max);
+        }
         answer("settle on the disk", settled, |()| GuestMessage::Done(Done {}))
     }
 
@@ -253,6 +256,15 @@ impl Conversation {
     /// The highest stream that was used.
     pub(super) fn last_stream(&self) -> u32 {
         self.last_stream
+    }
+
+    /// For as long as the guest lives, whoever talks to it.
+    fn offer_console(&self, memory_max: u64, pids_max: u32) {
+        let Some(device) = program::console_device() else { return };
+        let services = Rc::clone(&self.services);
+        tokio::task::spawn_local(async move {
+            program::offer_console(&services.site, &device, memory_max, pids_max).await;
+        });
     }
 
     fn check_unused(&self, stream: u32) -> Result<(), Violation> {

@@ -34,7 +34,7 @@ use outlast_wire::guest::{
     FrameDecoder, GuestMessage, Hello, HelloAck, HostFrame, HostMessage, LONGEST_HELLO, PROTOCOL, Quiesced,
     Refused, hello_at_end,
 };
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -82,6 +82,8 @@ pub(crate) struct Services {
     pub(crate) nameplate: RefCell<Nameplate>,
     /// Where the guest's root is.
     pub(crate) home: RefCell<Home>,
+    /// Whether a shell is offered on the console.
+    pub(crate) seated: Cell<bool>,
 }
 
 enum State {

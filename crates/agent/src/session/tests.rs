@@ -7,6 +7,7 @@ use outlast_wire::guest::{
     Clock, Credit, Done, Exec, Exited, FileData, GetTree, GuestFrame, INITIAL_CREDIT, Ping, Pong, PowerOff,
     PutFile, Quiesce, Settle, Signal, StdinData, encode,
 };
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::path::Path;
 use tokio::io::AsyncWriteExt;
@@ -118,6 +119,7 @@ pub(super) fn with_host<F: Future<Output = ()>>(test: impl FnOnce(Host) -> F) {
             generator: Generator::open().unwrap(),
             nameplate: RefCell::new(Nameplate::put_up(etc.path()).unwrap()),
             home: RefCell::new(Home::new(None)),
+            seated: Cell::default(),
         });
         tokio::task::spawn_local(async move { reaper.run().await });
         let (socket, agent) = UnixStream::pair().unwrap();
@@ -491,7 +493,8 @@ fn a_host_that_reads_nothing_does_not_keep_the_power_on() {
 fn a_guest_settles_only_when_no_program_runs_and_there_is_an_image_to_keep() {
     with_host(|mut host| async move {
         host.hello(1).await;
-        let settle = HostMessage::Settle(Settle { device: "/dev/vdb".to_owned(), bytes: 1 });
+        let settle =
+            HostMessage::Settle(Settle { device: "/dev/vdb".to_owned(), bytes: 1, ..Settle::default() });
         // One that has just ended is no obstacle.
         host.run(7, "exit 0").await;
         host.send(1, settle.clone()).await;

@@ -45,7 +45,7 @@ pub(crate) enum VmCommand {
     Cp(VmCpArgs),
     /// Ask a VM's runner, and the agent in its guest, whether they are there
     Ping(VmNameArgs),
-    /// Watch a VM's serial console; leave with Ctrl-]
+    /// Sit at a VM's serial console: Enter begins a root shell, Ctrl-] leaves
     Console(VmNameArgs),
     /// Print what a VM's console said, or what a detached program wrote
     Logs(VmLogsArgs),

@@ -1,4 +1,5 @@
-//! What a VM has said: on its console, or through a program that was detached. So far, or as it comes.
+//! What a VM has said: on its console, or through a program that was detached. So far, or as it comes. What is typed on a
+//! console goes to its runner; what comes of that is in the log like everything else, so any number may watch and type.
 
 use super::error::VmError;
 use super::find::{find, newest, not_running, reread};
@@ -8,17 +9,25 @@ use crate::evidence;
 use crate::follow::{Backlog, FollowError, Sink, Tail};
 use crate::logs::Extent;
 use crate::reconcile::{Standing, reconcile};
+use crate::runner_link::Link;
 use crate::site::Site;
 use crate::wait;
 use outlast_machine::process::{Process, Sighting};
 use outlast_machine::sys::signal::Interrupts;
 use outlast_model::timeout;
 use outlast_store::{IncarnationRow, VmRow};
+use outlast_wire::control::{GENERATION_OF_VMS, Request};
 use rustix::event::PollFlags;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
-/// Ctrl-] and Ctrl-C: both leave a console.
-const LEAVING: [u8; 2] = [0x1d, 0x03];
+/// Ctrl-]: leaves a console. Every other key is the guest's.
+const LEAVING: u8 = 0x1d;
+
+/// Read of what is typed at once.
+const KEYS: usize = 4096;
+/// The runner waits for the guest to take what was typed, and we for the runner.
+const TYPED_WITHIN: Duration = Duration::from_secs(2 * timeout::CONTROL.as_secs());
 
 /// Which log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,10 +38,10 @@ pub enum VmLog {
     Program(u32),
 }
 
-/// How a console is left while the VM goes on.
+/// Who sits at a console, and leaves it while the VM goes on.
 #[derive(Debug, Clone, Copy)]
-pub struct Detach<'a> {
-    /// What is typed: Ctrl-] leaves, and so does Ctrl-C, which nobody else hears.
+pub struct Seat<'a> {
+    /// What is typed: Ctrl-] leaves, and everything else goes to the guest.
     pub keys: BorrowedFd<'a>,
     /// SIGINT, SIGTERM and their like.
     pub signals: &'a Interrupts,
@@ -55,27 +64,31 @@ pub fn logs(site: &Site, name: &str, log: VmLog, extent: Extent, sink: &mut dyn 
     let vm = find(site, name)?;
     let (row, tail) = open(site, &vm, log)?;
     let end = extent == Extent::ToTheEnd && row.ended_unix_ns.is_none();
-    let follower =
-        Follower { site, vm: &vm, row, tail, backlog: Backlog::default(), detach: None, runner: None };
+    let follower = Follower {
+        site,
+        vm: &vm,
+        row,
+        tail,
+        backlog: Backlog::default(),
+        seat: None,
+        line: None,
+        runner: None,
+    };
     follower.run(end, sink).map(drop)
 }
 
-/// Passes on what the console of a VM says, from its boot on, until the VM ends or somebody leaves.
+/// Passes on what the console of a VM says, from its boot on, and what is typed there, until the VM ends or somebody leaves.
 ///
 /// # Errors
 /// [`VmError::NotRunning`] when nothing of it lives.
-pub fn console(
-    site: &Site,
-    name: &str,
-    detach: Option<Detach<'_>>,
-    sink: &mut dyn Sink,
-) -> Result<Left, Error> {
+pub fn console(site: &Site, name: &str, seat: Option<Seat<'_>>, sink: &mut dyn Sink) -> Result<Left, Error> {
     let vm = find(site, name)?;
     if !vm.state.is_living() {
         return Err(not_running(&vm).into());
     }
     let (row, tail) = open(site, &vm, VmLog::Console)?;
-    let follower = Follower { site, vm: &vm, row, tail, backlog: Backlog::default(), detach, runner: None };
+    let follower =
+        Follower { site, vm: &vm, row, tail, backlog: Backlog::default(), seat, line: None, runner: None };
     follower.run(true, sink)
 }
 
@@ -117,7 +130,9 @@ struct Follower<'a> {
     row: IncarnationRow,
     tail: Tail,
     backlog: Backlog,
-    detach: Option<Detach<'a>>,
+    seat: Option<Seat<'a>>,
+    /// The runner's socket, once something was typed.
+    line: Option<Link>,
     runner: Option<Process>,
 }
 
@@ -138,8 +153,11 @@ impl Follower<'_> {
             }
             match self.wake(over, &*sink)? {
                 Wake::Leave => return Ok(Left::Detached),
-                Wake::Keys if self.leaves() => return Ok(Left::Detached),
-                Wake::Keys => {}
+                Wake::Keys => {
+                    if self.typed() {
+                        return Ok(Left::Detached);
+                    }
+                }
                 Wake::Output => self.pass_on(sink)?,
                 Wake::Log => self.tail.acknowledge()?,
                 Wake::Gone => over = self.settle()?,
@@ -170,7 +188,7 @@ impl Follower<'_> {
 
     fn wake(&self, over: bool, sink: &dyn Sink) -> Result<Wake, FollowError> {
         let mut watched = Vec::with_capacity(5);
-        if let Some(Detach { keys, signals }) = self.detach {
+        if let Some(Seat { keys, signals }) = self.seat {
             watched.push((signals.as_fd(), PollFlags::IN, Wake::Leave));
             watched.push((keys, PollFlags::IN, Wake::Keys));
         }
@@ -179,7 +197,7 @@ impl Follower<'_> {
             None => watched.push((self.tail.as_fd(), PollFlags::IN, Wake::Log)),
             Some(Some(output)) => watched.push((output, PollFlags::OUT, Wake::Output)),
             // It takes everything at once.
-            Some(None) => (within, otherwise) = (std::time::Duration::ZERO, Wake::Output),
+            Some(None) => (within, otherwise) = (Duration::ZERO, Wake::Output),
         }
         let runner = self.runner.as_ref().filter(|_| !over);
         watched.extend(runner.map(|runner| (runner.as_fd(), PollFlags::IN, Wake::Gone)));
@@ -188,15 +206,36 @@ impl Follower<'_> {
         Ok(ready.map_or(otherwise, |index| watched[index].2))
     }
 
-    /// Whether what was typed means to leave. A terminal that is gone means that, too.
-    fn leaves(&self) -> bool {
-        let Some(Detach { keys, .. }) = self.detach else { return false };
-        let mut typed = [0; 256];
-        match rustix::io::read(keys, &mut typed) {
-            Ok(0) => true,
-            Ok(length) => typed[..length].iter().any(|byte| LEAVING.contains(byte)),
-            Err(rustix::io::Errno::INTR | rustix::io::Errno::WOULDBLOCK) => false,
-            Err(_) => true,
+    /// Passes on what was typed; tells whether it means to leave. A terminal that is gone means that, too.
+    fn typed(&mut self) -> bool {
+        let Some(Seat { keys, .. }) = self.seat else { return false };
+        let mut typed = [0; KEYS];
+        let typed = match rustix::io::read(keys, &mut typed) {
+            Ok(0) => return true,
+            Ok(length) => &typed[..length],
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::WOULDBLOCK) => return false,
+            Err(_) => return true,
+        };
+        let leaves = typed.iter().position(|byte| *byte == LEAVING);
+        let keys = &typed[..leaves.unwrap_or(typed.len())];
+        if !keys.is_empty() {
+            self.send(keys);
+        }
+        leaves.is_some()
+    }
+
+    /// A key that cannot be passed on is lost, as it is on a serial line that is not plugged in: what became of the VM is
+    /// told by other means, and the next key tries again.
+    fn send(&mut self, keys: &[u8]) {
+        let request = Request::Type { data: keys.to_vec() };
+        let open = || Link::open(self.site, &self.row)?.of_generation(GENERATION_OF_VMS);
+        let sent = match self.line.take().map_or_else(open, Ok) {
+            Ok(mut line) => line.ask(&request, TYPED_WITHIN).map(|_| line),
+            Err(error) => Err(error),
+        };
+        match sent {
+            Ok(line) => self.line = Some(line),
+            Err(error) => tracing::debug!(%error, "keys were not passed on"),
         }
     }
 

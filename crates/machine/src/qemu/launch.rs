@@ -11,6 +11,7 @@ use super::monitor::{Monitor, REQUESTS};
 use super::state::{Incoming, Restoring};
 use super::watch::{EVENTS, Watch, keep_log};
 use crate::backend::{BackendError, LaunchError, LaunchPlan, MemoryBacking, VmmEvent, VmmEvents};
+use crate::console::ConsoleKeys;
 use crate::jail::{self, JailSpec};
 use crate::process::Process;
 use crate::{console, disk, sys};
@@ -58,6 +59,7 @@ struct Attended {
     monitor: Monitor,
     events: VmmEvents,
     console: JoinHandle<()>,
+    keys: ConsoleKeys,
 }
 
 /// Keeps what the process says and starts the task that owns the process from here on.
@@ -67,14 +69,14 @@ fn attend(
     stream: UnixStream,
     console: StdUnixStream,
 ) -> Result<Attended, LaunchError> {
-    let console = keep_console(console, plan.evidence.console_log())?;
+    let (console, keys) = keep_console(console, plan.evidence.console_log())?;
     let (request_sender, requests) = mpsc::channel(REQUESTS);
     let (migration, migration_news) = watch::channel(None);
     let (event_sender, events) = mpsc::channel(EVENTS);
     let stderr = child.stderr.take().map(|stderr| keep_log(stderr, plan.evidence.vmm_log()));
     let watch = Watch { child, stream, requests, migration, events: event_sender, stderr };
     let monitor = Monitor::new(request_sender, migration_news);
-    Ok(Attended { watch: tokio::spawn(watch.run()), monitor, events, console })
+    Ok(Attended { watch: tokio::spawn(watch.run()), monitor, events, console, keys })
 }
 
 async fn negotiated(
@@ -83,7 +85,7 @@ async fn negotiated(
     agent: UnixStream,
     (attended, (disk_bytes, incoming)): (Attended, (Option<u64>, Option<Incoming>)),
 ) -> Result<(Qemu, VmmEvents), LaunchError> {
-    let Attended { watch, monitor, mut events, console } = attended;
+    let Attended { watch, monitor, mut events, console, keys } = attended;
     let confined = confine(plan, process.identity().pid);
     let mut qemu = Qemu {
         process,
@@ -97,6 +99,7 @@ async fn negotiated(
         restoring: None,
         confined,
         console: Some(console),
+        keys,
         watch,
     };
     match negotiate(&mut qemu).await {
@@ -276,16 +279,17 @@ fn confine(plan: &LaunchPlan, pid: u32) -> Option<JoinHandle<Result<(), crate::c
 }
 
 /// The console is drained for as long as QEMU holds its end, whatever becomes of the driver.
-fn keep_console(console: StdUnixStream, path: PathBuf) -> Result<JoinHandle<()>, LaunchError> {
+fn keep_console(console: StdUnixStream, path: PathBuf) -> Result<(JoinHandle<()>, ConsoleKeys), LaunchError> {
     let failed = |source| LaunchError::Channel { what: "console", source };
     console.set_nonblocking(true).map_err(failed)?;
-    let stream = UnixStream::from_std(console).map_err(failed)?;
-    Ok(tokio::spawn(async move {
-        let kept = console::record(stream, &path, limit::CONSOLE_BYTES, "the guest wrote more than is kept");
+    let (words, keys) = UnixStream::from_std(console).map_err(failed)?.into_split();
+    let keeping = tokio::spawn(async move {
+        let kept = console::record(words, &path, limit::CONSOLE_BYTES, "the guest wrote more than is kept");
         if let Err(error) = kept.await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the console is not kept");
         }
-    }))
+    });
+    Ok((keeping, ConsoleKeys::new(keys)))
 }
 
 async fn connect(path: &Path) -> Result<UnixStream, LaunchError> {

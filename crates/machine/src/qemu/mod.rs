@@ -28,6 +28,7 @@ pub use cpu::{command_line, cpu_model};
 
 use crate::backend::{Backend, BackendError, Capabilities, GuestLink, LaunchError, LaunchPlan, VmmEvents};
 use crate::cgroup::CgroupError;
+use crate::console::ConsoleKeys;
 use crate::process::Process;
 use monitor::Monitor;
 use outlast_model::timeout;
@@ -67,6 +68,7 @@ pub struct Qemu {
     confined: Option<JoinHandle<Result<(), CgroupError>>>,
     /// Reads the guest's console until the VMM is dead.
     console: Option<JoinHandle<()>>,
+    keys: ConsoleKeys,
     watch: JoinHandle<()>,
 }
 
@@ -141,6 +143,10 @@ impl Backend for Qemu {
         command: &str,
     ) -> Result<impl Future<Output = Result<Value, BackendError>> + use<> + 'static, BackendError> {
         self.monitor.submit_raw(command)
+    }
+
+    fn keys(&self) -> ConsoleKeys {
+        self.keys.clone()
     }
 
     async fn power_off(&mut self) -> Result<(), BackendError> {

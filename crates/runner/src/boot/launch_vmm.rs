@@ -53,6 +53,7 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
     };
     if let Some(desk) = &core.desk.vm {
         *desk.vmm.borrow_mut() = Some(vmm.process().identity().clone());
+        *desk.keys.borrow_mut() = Some(vmm.keys());
     }
     core.vmm = Some(vmm);
     core.vmm_events = Some(events);

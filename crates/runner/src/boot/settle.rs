@@ -14,7 +14,14 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
     let (Some(disk), Some(link)) = (&core.intent.machine.scratch, core.link.as_mut()) else {
         return Err(Stumble::Failed("there is no disk, or no guest to mount it".to_owned()));
     };
-    let settle = Settle { device: SCRATCH_DEVICE.to_owned(), bytes: disk.bytes };
+    // A shell on the console is a program like any other, with the limits that those of this VM have.
+    let limits = core.desk.vm.as_ref().map(|vm| vm.limits);
+    let settle = Settle {
+        device: SCRATCH_DEVICE.to_owned(),
+        bytes: disk.bytes,
+        console_memory_max: limits.map_or(0, |limits| limits.memory_max),
+        console_pids_max: limits.map_or(0, |limits| limits.pids_max),
+    };
     match link.request("settle", HostMessage::Settle(settle)).await.map_err(Stumble::on_link)? {
         GuestMessage::Done(_) => {}
         _ => return Err(Stumble::on_link(LinkError::Unexpected { request: "settle" })),

@@ -3,6 +3,7 @@
 use crate::clock;
 use crate::probe::Probes;
 use crate::vm::{Ask, Asks, Execs, ProgramAsk, Reply, StopOrder, Taken};
+use outlast_machine::console::ConsoleKeys;
 use outlast_model::timeout;
 use outlast_wire::control::{Answer, Request};
 use outlast_wire::identity::ProcessIdentity;
@@ -64,6 +65,8 @@ pub(crate) struct VmDesk {
     pub(crate) stop_while_starting: Cell<Option<StopOrder>>,
     /// Its VMM, while there is one.
     pub(crate) vmm: Rc<RefCell<Option<ProcessIdentity>>>,
+    /// What is typed on its console goes in here, while there is a VMM.
+    pub(crate) keys: RefCell<Option<ConsoleKeys>>,
     /// The guest's host name.
     pub(crate) host_name: String,
     /// Where their output is kept.
@@ -122,6 +125,7 @@ impl Desk {
             Request::Stop { force, timeout_ms } => {
                 self.stop(vm, force, Duration::from_millis(timeout_ms)).await
             }
+            Request::Type { data } => vm.type_in(&data).await,
             Request::Pause => vm.asked(|reply| Ask::Pause { reply }).await,
             Request::Resume => vm.asked(|reply| Ask::Resume { reply }).await,
             Request::Signal { exec: number, number: signal } => {
@@ -182,6 +186,7 @@ impl VmDesk {
             execs: Rc::default(),
             stop_while_starting: Cell::new(None),
             vmm: Rc::default(),
+            keys: RefCell::default(),
             host_name: name.clone(),
             evidence: evidence.clone(),
             limits: ProgramLimits { memory_max: *memory_max, pids_max: *pids_max },
@@ -193,6 +198,16 @@ impl VmDesk {
     /// Passes an ask on. When the loop has ended nobody answers it, which whoever waits sees.
     pub(super) async fn ask(&self, ask: Ask) {
         let _ = self.asks.send(ask).await;
+    }
+
+    /// Types on the console, beside whatever the loop does: a serial line is slow, and waits for nobody.
+    async fn type_in(&self, keys: &[u8]) -> Answer {
+        let Some(console) = self.keys.borrow().clone() else { return refused("there is no VMM".to_owned()) };
+        match tokio::time::timeout(timeout::CONTROL, console.type_in(keys)).await {
+            Ok(Ok(())) => Answer::Accepted,
+            Ok(Err(error)) => refused(format!("nobody is at the console any more: {error}")),
+            Err(_) => refused("the guest does not take what is typed".to_owned()),
+        }
     }
 
     async fn asked(&self, ask: impl FnOnce(Reply) -> Ask) -> Answer {

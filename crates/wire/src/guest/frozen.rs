@@ -44,7 +44,12 @@ fn host_messages() -> Vec<HostMessage> {
         HostMessage::Quiesce(Quiesce {}),
         HostMessage::PowerOff(PowerOff { grace_ms: 1500 }),
         HostMessage::MakeDirectory(MakeDirectory { path: text("/c"), mode: 0o700, uid: 1, gid: 2 }),
-        HostMessage::Settle(Settle { device: text(SCRATCH_DEVICE), bytes: 1 << 30 }),
+        HostMessage::Settle(Settle {
+            device: text(SCRATCH_DEVICE),
+            bytes: 1 << 30,
+            console_memory_max: 6,
+            console_pids_max: 7,
+        }),
         HostMessage::Resize(Resize { rows: 24, columns: 80 }),
         HostMessage::Freeze(Freeze { keep: vec![1, 300] }),
         HostMessage::Thaw(Thaw {}),

@@ -426,6 +426,12 @@ pub struct Settle {
     /// The device's size in bytes, which the guest may not have noticed yet: it is waited for.
     #[prost(uint64, tag = "2")]
     pub bytes: u64,
+    /// `memory.max` of a shell that is offered on the serial console from then on, in bytes; 0 offers none.
+    #[prost(uint64, tag = "3")]
+    pub console_memory_max: u64,
+    /// `pids.max` of that shell.
+    #[prost(uint32, tag = "4")]
+    pub console_pids_max: u32,
 }
 
 /// Another size for the terminal of this stream's program, which hears of it (SIGWINCH). Answered on the same stream by

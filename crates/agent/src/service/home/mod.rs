@@ -197,7 +197,7 @@ fn device(path: &str) -> Result<&str, SettleError> {
 /// The disk of a clone's template had another size, and nothing can be read of the new one until the guest's kernel has
 /// heard of it. It announces that.
 fn wait_for_size(request: &Settle) -> Result<(), SettleError> {
-    let Settle { device, bytes } = request;
+    let Settle { device, bytes, .. } = request;
     let failed = |source| SettleError::Wait(WaitError::Poll { what: "the disk", source });
     let uevents = Uevents::listen().map_err(failed)?;
     let fits = || size_of(device).is_ok_and(|size| size == *bytes).then_some(());
@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     fn request(device: &str, bytes: u64) -> Settle {
-        Settle { device: device.to_owned(), bytes }
+        Settle { device: device.to_owned(), bytes, ..Settle::default() }
     }
 
     fn settle(home: &mut Home, request: &Settle) -> SettleError {

@@ -6,7 +6,7 @@ use crate::args::{VmLogsArgs, VmNameArgs};
 use crate::failure::Failure;
 use crate::output::stream::{Collected, OwnStreams};
 use crate::output::{json, note};
-use outlast_control::vm::{Detach, Left, VmLog};
+use outlast_control::vm::{Left, Seat, VmLog};
 use outlast_control::{Extent, HANG_UP, Interrupts, Site};
 use outlast_wire::exit_code::FailureKind;
 use outlast_wire::view::LogsView;
@@ -27,7 +27,8 @@ pub(super) fn console(site: &Site, args: &VmNameArgs, form: Form) -> Result<u8, 
     Ok(DONE)
 }
 
-/// On a terminal Ctrl-] is heard; elsewhere it goes on until the VM ends, or a signal ends us.
+/// On a terminal what is typed goes to the guest, but for Ctrl-]; elsewhere nothing is typed, and it goes on until the VM
+/// ends, or a signal ends us.
 fn watch(site: &Site, name: &str) -> Result<Left, Failure> {
     let sink = &mut OwnStreams::default();
     let input = io::stdin();
@@ -36,9 +37,9 @@ fn watch(site: &Site, name: &str) -> Result<Left, Failure> {
     }
     let signals = Interrupts::block_also(&[HANG_UP]).map_err(|error| terminal::failed(&error))?;
     note(&format!("the console of {name}; leave with Ctrl-]"));
-    let raw = Raw::but_for_output(&input).map_err(|error| terminal::failed(&error))?;
-    let detach = Detach { keys: input.as_fd(), signals: &signals };
-    let left = outlast_control::vm::console(site, name, Some(detach), sink);
+    let raw = Raw::all(&input).map_err(|error| terminal::failed(&error))?;
+    let seat = Seat { keys: input.as_fd(), signals: &signals };
+    let left = outlast_control::vm::console(site, name, Some(seat), sink);
     drop(raw);
     note("");
     Ok(left?)

@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use outlast_wire::exit_code::FailureKind;
-use rustix::termios::{OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -33,19 +33,9 @@ pub(super) struct Raw<'a> {
 impl<'a> Raw<'a> {
     /// Everything as it is: what is written to it comes from another terminal.
     pub(super) fn all(stream: &'a impl AsFd) -> io::Result<Self> {
-        Self::with(stream, |_| {})
-    }
-
-    /// Only what is typed: lines that are written to it still begin at their left.
-    pub(super) fn but_for_output(stream: &'a impl AsFd) -> io::Result<Self> {
-        Self::with(stream, |modes| modes.output_modes |= OutputModes::OPOST | OutputModes::ONLCR)
-    }
-
-    fn with(stream: &'a impl AsFd, change: impl FnOnce(&mut Termios)) -> io::Result<Self> {
         let before = tcgetattr(stream)?;
         let mut modes = before.clone();
         modes.make_raw();
-        change(&mut modes);
         // What was typed before it is raw is meant for the program, too.
         tcsetattr(stream, OptionalActions::Drain, &modes)?;
         Ok(Self { stream: stream.as_fd(), before })
@@ -68,7 +58,7 @@ pub(super) fn failed(error: &io::Error) -> Failure {
 mod tests {
     use super::*;
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    use rustix::termios::LocalModes;
+    use rustix::termios::{LocalModes, OutputModes};
     use std::fs::File;
 
     fn terminal() -> (rustix::fd::OwnedFd, File) {
@@ -91,9 +81,6 @@ mod tests {
         assert!(!is_cooked() && !maps_lines());
         drop(raw);
         assert!(is_cooked() && maps_lines());
-        let raw = Raw::but_for_output(&theirs).unwrap();
-        assert!(!is_cooked() && maps_lines());
-        drop(raw);
         let panicked = std::panic::catch_unwind(|| {
             let _raw = Raw::all(&theirs).unwrap();
             panic!("on the way");
