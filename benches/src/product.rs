@@ -6,6 +6,7 @@ use outlast_prove::{Inventory, Item, Scope};
 use outlast_wire::journal::Journal;
 use outlast_wire::paths::{Evidence, Library, Places};
 use outlast_wire::view::{RunView, WorkloadView};
+use outlast_wire::vm_view::VmSummary;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
@@ -204,6 +205,13 @@ impl Product {
 impl Drop for Product {
     /// A net: whatever still runs ends, and the home goes.
     fn drop(&mut self) {
+        let listed = self.command(["vm", "ls", "--json"]).output().ok();
+        let vms = listed.and_then(|output| serde_json::from_slice::<Vec<VmSummary>>(&output.stdout).ok());
+        for vm in vms.unwrap_or_default().into_iter().filter(|vm| vm.runner_pid.is_some()) {
+            if let Err(error) = self.time(&["vm", "rm", "--force", &vm.name]) {
+                eprintln!("{} still runs: {error:#}", vm.name);
+            }
+        }
         let listed = self.command(["ps", "--json"]).output().ok();
         let views =
             listed.and_then(|output| serde_json::from_slice::<Vec<WorkloadView>>(&output.stdout).ok());
@@ -241,7 +249,8 @@ fn wait_for<T>(within: Duration, mut look: impl FnMut() -> anyhow::Result<Option
     }
 }
 
-fn done(output: Output) -> anyhow::Result<Output> {
+/// What it printed, of a command that succeeded.
+pub(crate) fn done(output: Output) -> anyhow::Result<Output> {
     if output.status.success() {
         return Ok(output);
     }

@@ -25,6 +25,18 @@ fn series(results: &Results) -> Vec<(&'static str, &Series)> {
         ("Go hello (compiled in the guest), whole process", &results.go_wall),
         ("VMM killed → the waiting command has returned", &results.vmm_death),
         ("runner killed → runner and VMM gone", &results.runner_death),
+        ("VM: `vm start` from a template, whole process", &results.vms.start),
+        ("… of it: written down → its runner works", &results.vms.spawn),
+        ("… of it: written down → certified", &results.vms.ready),
+        ("VM: `vm exec … true`, whole process", &results.vms.exec),
+        ("VM: `vm ping`, whole process", &results.vms.ping),
+        ("VM: `vm stop` (the guest powers off), whole process", &results.vms.stop),
+        ("VM: `vm stop --force`, whole process", &results.vms.force),
+        ("libvirt: `virsh destroy`, whole process", &results.vms.libvirt_destroy),
+        ("VM: VMM killed → death certificate written, runner gone", &results.vms.vmm_death),
+        ("VM: runner killed → runner and VMM gone", &results.vms.runner_death),
+        ("VM: `vm ls`, 1,000 VMs that have stopped", &results.vms.list),
+        ("libvirt: `virsh list --all`, 1,000 domains that are shut off", &results.vms.libvirt_list),
     ]
 }
 

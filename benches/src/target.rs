@@ -60,6 +60,7 @@ impl Target {
 pub(crate) fn all(results: &Results) -> Vec<Target> {
     let mut targets = of_the_design(results);
     targets.extend(of_hardening(results));
+    targets.extend(of_vms(results));
     targets
 }
 
@@ -135,6 +136,34 @@ fn of_hardening(results: &Results) -> Vec<Target> {
             "×",
             growth(results),
         ),
+    ]
+}
+
+fn of_vms(results: &Results) -> Vec<Target> {
+    let median = |series: &Series| series.summary().map(|summary| summary.p50);
+    vec![
+        at_most(
+            "a VM starts from a template",
+            "p50, written down → certified",
+            500.0,
+            "ms",
+            median(&results.vms.ready),
+        ),
+        at_most(
+            "a VM's VMM dies → its death certificate is written",
+            "p50 until its runner has left, which is later",
+            50.0,
+            "ms",
+            median(&results.vms.vmm_death),
+        ),
+        at_most(
+            "a VM's runner is killed → all of it gone",
+            "p50",
+            100.0,
+            "ms",
+            median(&results.vms.runner_death),
+        ),
+        at_most("`vm ls` with 1,000 VMs", "p50, whole process", 100.0, "ms", median(&results.vms.list)),
     ]
 }
 

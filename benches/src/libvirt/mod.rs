@@ -3,25 +3,25 @@
 //! Same kernel, initramfs, root file system, memory and CPU model; libvirt's own QEMU, devices and save format. The
 //! clock starts before `virsh restore` and stops when the agent answers: what a person at a shell would wait.
 
+mod service;
+
 use crate::clock;
 use crate::floor::agent::Port;
 use crate::recipe::Recipe;
-use anyhow::{Context as _, bail, ensure};
+use anyhow::Context as _;
+use service::Service;
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const URI: &str = "qemu:///system";
 const EMULATOR: &str = "/usr/bin/qemu-system-x86_64";
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Abilities that are remembered are told in milliseconds.
-const KNOWS_WITHIN: Duration = Duration::from_secs(1);
 
 /// A saved guest that libvirt can restore. Goes away with this value.
 #[derive(Debug)]
 pub(crate) struct Saved {
+    service: Service,
     name: String,
     directory: PathBuf,
     /// What libvirt and its QEMU say they are.
@@ -33,13 +33,14 @@ pub(crate) struct Saved {
 impl Saved {
     /// Boots the guest of a cold boot under libvirt and saves it.
     pub(crate) fn make(recipe: &Recipe, kvm: bool) -> anyhow::Result<Self> {
-        let versions = versions()?;
+        let service = Service::find(kvm)?;
+        let versions = service.versions()?;
         let name = format!("outlast-bench-{}", std::process::id());
         let directory = Path::new("/run").join(&name);
         fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
         let socket = directory.join("agent");
         let definition = definition(recipe, &name, &socket, kvm);
-        let saved = Self { name, directory, versions, definition: definition? };
+        let saved = Self { service, name, directory, versions, definition: definition? };
         saved.boot_and_save().context("boot and save the guest under libvirt")?;
         Ok(saved)
     }
@@ -47,21 +48,51 @@ impl Saved {
     fn boot_and_save(&self) -> anyhow::Result<()> {
         let file = self.directory.join("domain.xml");
         fs::write(&file, &self.definition)?;
-        virsh(["create", &file.to_string_lossy()])?;
+        self.service.virsh(["create", &*file.to_string_lossy()])?;
         let port = self.connect()?;
         Port::greeted(&port)?.quiesce()?;
         drop(port);
-        virsh(["save", &self.name, &self.state().to_string_lossy()])
+        self.service.virsh(["save", &self.name, &*self.state().to_string_lossy()])
     }
 
     /// One restore, from the command to the agent's answer, in milliseconds.
     pub(crate) fn restore(&self) -> anyhow::Result<f64> {
         let began = Instant::now();
-        virsh(["restore", &self.state().to_string_lossy()])?;
+        self.service.virsh(["restore", &*self.state().to_string_lossy()])?;
         Port::greeted(&self.connect()?)?;
         let ms = clock::ms_since(began);
-        virsh(["destroy", &self.name])?;
+        self.service.virsh(["destroy", &self.name])?;
         Ok(ms)
+    }
+
+    /// One destruction of a guest that runs, the whole command, in milliseconds.
+    pub(crate) fn destroy(&self) -> anyhow::Result<f64> {
+        self.service.virsh(["restore", &*self.state().to_string_lossy()])?;
+        Port::greeted(&self.connect()?)?;
+        let began = Instant::now();
+        self.service.virsh(["destroy", &self.name])?;
+        Ok(clock::ms_since(began))
+    }
+
+    /// Defines so many domains that do not run.
+    pub(crate) fn define_many(&self, count: u64) -> anyhow::Result<Defined<'_>> {
+        let mut defined = Defined { saved: self, names: Vec::new() };
+        let file = self.directory.join("many.xml");
+        for number in 0..count {
+            let name = format!("{}-{number}", self.name);
+            let own = format!("<name>{name}</name>");
+            fs::write(&file, self.definition.replace(&format!("<name>{}</name>", self.name), &own))?;
+            self.service.virsh(["define", &*file.to_string_lossy()])?;
+            defined.names.push(name);
+        }
+        Ok(defined)
+    }
+
+    /// One list of all domains, the whole command, in milliseconds.
+    pub(crate) fn list(&self) -> anyhow::Result<f64> {
+        let began = Instant::now();
+        self.service.virsh(["list", "--all"])?;
+        Ok(clock::ms_since(began))
     }
 
     fn state(&self) -> PathBuf {
@@ -80,43 +111,26 @@ impl Saved {
 impl Drop for Saved {
     fn drop(&mut self) {
         // Not there in the normal case.
-        let _ = virsh(["destroy", &self.name]);
+        let _ = self.service.virsh(["destroy", &self.name]);
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
-/// Why there is no comparison, or what is compared with.
-fn versions() -> anyhow::Result<String> {
-    let output = Command::new("virsh").args(["-c", URI, "version"]).stdin(Stdio::null()).output();
-    let output = output.ok().context("libvirt is not installed (virsh: no such program)")?;
-    ensure!(output.status.success(), "libvirt does not answer: {}", one_line(&output.stderr));
-    ensure!(Path::new(EMULATOR).exists(), "libvirt has no QEMU ({EMULATOR})");
-    knows_its_qemu()?;
-    Ok(one_line(&output.stdout))
+/// Domains that were defined. They go away with this value.
+#[derive(Debug)]
+pub(crate) struct Defined<'a> {
+    saved: &'a Saved,
+    names: Vec<String>,
 }
 
-/// Where /dev/kvm is there and does not work, libvirt asks QEMU for its abilities anew before every start, which
-/// takes seconds. That is the host's fault, and a comparison with it would flatter us.
-fn knows_its_qemu() -> anyhow::Result<()> {
-    let ask = || virsh(["domcapabilities", "--emulatorbin", EMULATOR]);
-    ask()?;
-    let began = Instant::now();
-    ask()?;
-    let took = began.elapsed();
-    ensure!(
-        took < KNOWS_WITHIN,
-        "libvirt probes its QEMU anew every time ({took:?}): hide /dev/kvm from libvirtd"
-    );
-    Ok(())
-}
-
-fn virsh<const N: usize>(arguments: [&str; N]) -> anyhow::Result<()> {
-    let output =
-        Command::new("virsh").args(["-q", "-c", URI]).args(arguments).stdin(Stdio::null()).output()?;
-    if !output.status.success() {
-        bail!("virsh {}: {}", arguments[0], one_line(&output.stderr));
+impl Drop for Defined<'_> {
+    fn drop(&mut self) {
+        for name in &self.names {
+            if let Err(error) = self.saved.service.virsh(["undefine", name]) {
+                eprintln!("{name} stays: {error:#}");
+            }
+        }
     }
-    Ok(())
 }
 
 fn one_line(text: &[u8]) -> String {

@@ -49,12 +49,12 @@ fn runner(product: &Product) -> anyhow::Result<f64> {
     Ok(ms)
 }
 
-fn held(pid: u32) -> anyhow::Result<OwnedFd> {
+pub(super) fn held(pid: u32) -> anyhow::Result<OwnedFd> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a pid is a positive number")?;
     pidfd_open(pid, PidfdFlags::empty()).context("hold a process")
 }
 
-fn wait(process: &OwnedFd) -> anyhow::Result<()> {
+pub(super) fn wait(process: &OwnedFd) -> anyhow::Result<()> {
     let mut polled = [PollFd::new(process, PollFlags::IN)];
     ensure!(poll(&mut polled, Some(&PATIENCE))? == 1, "a process outlived its runner");
     Ok(())

@@ -5,10 +5,12 @@ mod growth;
 mod residence;
 mod starts;
 mod throughput;
+mod vms;
 
 pub(crate) use growth::Growth;
 pub(crate) use residence::Residence;
 pub(crate) use throughput::Throughput;
+pub(crate) use vms::Vms;
 
 use crate::product::Product;
 use crate::recipe::Recipe;
@@ -58,6 +60,8 @@ pub(crate) struct Results {
     pub(crate) throughput: Vec<Throughput>,
     /// What finished workloads in the store cost, by how many there are.
     pub(crate) growth: Vec<Growth>,
+    /// Long-lived VMs.
+    pub(crate) vms: Vms,
     /// Where a clone's time goes.
     pub(crate) clone_timeline: Timeline,
     /// Where a cold boot's time goes.
@@ -100,6 +104,8 @@ pub(crate) enum Group {
     Throughput,
     /// What many finished workloads cost.
     Growth,
+    /// Long-lived VMs.
+    Vms,
 }
 
 /// The files that are run, by what they are written in.
@@ -147,6 +153,10 @@ pub(crate) fn everything(
     }
     if wanted(Group::Growth) {
         growth::measure(product, filler, extent, &mut results)?;
+    }
+    if wanted(Group::Vms) {
+        let libvirt = starts::peer(extent, &boot, &mut results);
+        vms::measure(product, filler, libvirt.as_ref(), extent, &mut results)?;
     }
     let litter = product.litter()?;
     ensure!(litter.is_empty(), "the measurements left things behind: {}", litter.join(", "));

@@ -16,7 +16,7 @@ pub(super) fn clones(
     (clone, boot): (&Recipe, &Recipe),
     results: &mut Results,
 ) -> anyhow::Result<()> {
-    let libvirt = libvirt_guest(extent, boot, results);
+    let libvirt = peer(extent, boot, results);
     let kinds = if libvirt.is_some() { 3 } else { 2 };
     eprintln!("clones, {} × {kinds}", extent.runs);
     let mut floor = Floor::start(clone)?;
@@ -35,7 +35,12 @@ pub(super) fn clones(
     Ok(())
 }
 
-fn libvirt_guest(extent: Extent, boot: &Recipe, results: &mut Results) -> Option<libvirt::Saved> {
+/// The guest of a cold boot under libvirt, where there is one; why not is said once.
+pub(super) fn peer(extent: Extent, boot: &Recipe, results: &mut Results) -> Option<libvirt::Saved> {
+    let said = results.skipped.iter().any(|(what, _)| what == "libvirt");
+    if said {
+        return None;
+    }
     if !extent.libvirt {
         results.skipped.push(("libvirt".to_owned(), "left out by --no-libvirt".to_owned()));
         return None;
@@ -44,7 +49,9 @@ fn libvirt_guest(extent: Extent, boot: &Recipe, results: &mut Results) -> Option
     match libvirt::Saved::make(boot, kvm) {
         Ok(saved) => {
             results.libvirt_versions = Some(saved.versions.clone());
-            results.command_lines.push(("libvirt".to_owned(), saved.definition.clone()));
+            if !results.command_lines.iter().any(|(what, _)| what == "libvirt") {
+                results.command_lines.push(("libvirt".to_owned(), saved.definition.clone()));
+            }
             Some(saved)
         }
         Err(error) => {

@@ -1,18 +1,24 @@
-//! Fills a store with workloads that are over, for measurements of what many of them cost:
+//! Fills a store with workloads that are over, or with VMs that have stopped, for measurements of what many of them cost:
 //!
 //! ```text
-//! fill DATABASE COUNT
+//! fill DATABASE COUNT [vms]
 //! ```
 //!
-//! Every workload goes the whole way through the store, from its acceptance to its outcome, as if it had been
+//! Every workload and every VM goes the whole way through the store, from its acceptance to its outcome, as if it had been
 //! run; the chain of events stays intact. None leaves evidence. Not part of the product.
 
 use outlast_model::spec::WorkloadSpec;
-use outlast_model::{DeathCause, IncarnationId, Memory, Outcome, Timeout, VcpuCount, WorkloadId};
-use outlast_store::{Acceptance, NewWorkload, Owner, Publication, StartedFrom, Store};
+use outlast_model::{
+    DeathCause, DiskFormat, DiskSpec, IncarnationId, Memory, Outcome, Timeout, VcpuCount, VmId, VmName,
+    VmSpec, WorkloadId,
+};
+use outlast_store::{
+    Acceptance, NewVm, NewVmStart, NewWorkload, Owner, Publication, StartNote, StartedFrom, Store,
+};
 use outlast_wire::identity::ProcessIdentity;
 use outlast_wire::intent::{Intent, Machine, Program, Purpose, Start};
 use outlast_wire::record::{DeathRecord, EndRecord, OutcomeRecord, Timings};
+use outlast_wire::vm::Origins;
 use std::error::Error;
 use std::path::PathBuf;
 
@@ -26,6 +32,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let count: u64 = count.to_string_lossy().parse()?;
     let store = Store::open(&database)?;
+    if arguments.next().is_some_and(|what| what == "vms") {
+        return (0..count).try_for_each(|number| run_vm(&store, number));
+    }
     (0..count).try_for_each(|number| run_through(&store, number))
 }
 
@@ -38,6 +47,29 @@ fn run_through(store: &Store, number: u64) -> Result<(), Box<dyn Error>> {
     store.claim(new.incarnation, &runner, nanoseconds(number))?;
     store.publish(new.incarnation, &runner, &publication(number))?;
     store.end(new.incarnation, &Owner::Runner(&runner), &end(number))?;
+    Ok(())
+}
+
+fn run_vm(store: &Store, number: u64) -> Result<(), Box<dyn Error>> {
+    let id = VmId::from_parts(LONG_AGO_MS + number, 3);
+    let name: VmName = format!("filled-{number}").parse()?;
+    let memory = Memory::from_mib(256).ok_or("256 MiB are a size")?;
+    let disk = DiskSpec::new(DiskFormat::Qcow2, memory)?;
+    let spec = VmSpec::new("base".to_owned(), VcpuCount::ONE, memory, disk)?;
+    let created_unix_ns = nanoseconds(number);
+    store.create_vm(&NewVm { id, name: name.clone(), spec, origins: Origins::default(), created_unix_ns })?;
+    let purpose =
+        Purpose::Vm { vm: id.to_string(), name: name.to_string(), memory_max: 1 << 27, pids_max: 1024 };
+    let incarnation = IncarnationId::from_parts(LONG_AGO_MS + number, 4);
+    let start = NewVmStart { vm: id, incarnation, intent: intent_of(purpose, number), created_unix_ns };
+    if store.start_vm(&start)? != StartNote::New {
+        return Err("a new VM does not live".into());
+    }
+    let runner = process(number);
+    store.claim(incarnation, &runner, created_unix_ns)?;
+    store.publish(incarnation, &runner, &publication(number))?;
+    let end = EndRecord { outcome: None, output_log_bytes: 0, ..end(number) };
+    store.end(incarnation, &Owner::Runner(&runner), &end)?;
     Ok(())
 }
 
@@ -80,9 +112,13 @@ fn intent(workload: WorkloadId, number: u64) -> Intent {
         output_limit: 16 << 20,
         stdin: false,
     };
+    intent_of(Purpose::Workload { workload: workload.to_string(), program, outputs: false }, number)
+}
+
+fn intent_of(purpose: Purpose, number: u64) -> Intent {
     Intent {
         version: outlast_wire::intent::VERSION,
-        purpose: Purpose::Workload { workload: workload.to_string(), program, outputs: false },
+        purpose,
         machine: machine(),
         start: Start::Boot,
         boot_timeout_ms: 60_000,
