@@ -131,6 +131,7 @@ fn host_messages() -> Vec<HostMessage> {
             pty: true,
             rows: 24,
             columns: 80,
+            user: text("www"),
         }),
         HostMessage::StdinData(guest::StdinData { data: b"in".to_vec(), last: false }),
         HostMessage::Signal(guest::Signal { number: 15 }),

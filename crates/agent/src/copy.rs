@@ -1,5 +1,5 @@
-//! Copies between the host and this guest: `/proc/1/exe` run as a program of the guest, with a tar on one of its
-//! standard streams. So a copy has the limits, the flow control and the end that every program has.
+//! What the agent's own program does when it is run as a program of the guest (`/proc/1/exe`): copies between the host
+//! and this guest, with a tar on one of its standard streams, and telling what the guest uses. So a copy has the limits, the flow control and the end that every program has.
 //!
 //! What its arguments, its exit codes and its words mean is in [`outlast_wire::guest::copy`]. What is believed of a
 //! stream that comes in is decided here: all of it, for it is root of this guest who asks.
@@ -11,6 +11,7 @@ use outlast_copy::{
 use outlast_wire::guest::copy::{
     CONFLICT, CONTENTS, FAILED, LEFT_OUT, MISSING, ONE, PACED, PACK, STEP, UNPACK, USAGE, WINDOW,
 };
+use outlast_wire::guest::usage;
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -23,6 +24,8 @@ enum Wish {
     Pack(PathBuf),
     /// Take standard input in.
     Unpack(PathBuf, Expected),
+    /// Say what is used.
+    Usage,
 }
 
 /// Does what the arguments say.
@@ -33,6 +36,10 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         return ExitCode::from(USAGE);
     };
     let done = match wish {
+        Wish::Usage => {
+            let printed = io::stdout().lock().write_all(crate::usage::look().print().as_bytes());
+            return if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) };
+        }
         Wish::Pack(source) => {
             let out = Paced { out: io::stdout().lock(), taken: io::stdin().lock(), left: WINDOW };
             pack(&source, Owners::Kept, out)
@@ -98,6 +105,7 @@ fn wish(arguments: &[OsString]) -> Option<Wish> {
     let (first, rest) = arguments.split_first()?;
     match (first.to_str()?, rest) {
         (PACK, [source, paced]) if paced == PACED => Some(Wish::Pack(source.into())),
+        (usage::USAGE, []) => Some(Wish::Usage),
         (UNPACK, [destination, kind]) => {
             let expected = if kind == CONTENTS { Expected::Contents } else { Expected::Anything };
             Some(Wish::Unpack(destination.into(), expected))

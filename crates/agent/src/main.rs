@@ -7,7 +7,8 @@
 //!                                        └────┘ hang-up: the next connection
 //! ```
 //!
-//! The same program, run by a request like any other, is what copies files (`copy`): a guest needs no tar of its own.
+//! The same program, run by a request like any other, is what copies files (`copy`) and says what the guest uses
+//! (`usage`): a guest needs no programs of its own for that.
 //!
 //! It decides nothing: what runs, with which limits, and what its answers mean is the host's business, and it
 //! knows neither the host's paths nor its policy. If it cannot go on it ends, and the kernel panics with it:
@@ -22,6 +23,7 @@ mod refusal;
 mod service;
 mod session;
 mod sys;
+mod usage;
 
 use boot::Booted;
 use link::Port;

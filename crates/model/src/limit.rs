@@ -16,6 +16,8 @@ pub const OUTPUT_BYTES: u64 = 16 * 1024 * 1024;
 pub const OUTPUT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// What is kept of a guest's console.
 pub const CONSOLE_BYTES: u64 = 1024 * 1024;
+/// The same of a long-lived VM's guest, at whose console somebody may sit: what is over it is not shown any more.
+pub const VM_CONSOLE_BYTES: u64 = 16 * CONSOLE_BYTES;
 /// What is kept of what a VMM says on standard error.
 pub const VMM_LOG_BYTES: u64 = 256 * 1024;
 /// Files a program hands back may together be this large.

@@ -85,6 +85,7 @@ pub(crate) async fn start(
         pty: false,
         rows: 0,
         columns: 0,
+        user: String::new(),
     };
     link.queue(stream, HostMessage::Exec(exec))?;
     match link.answer("start program", stream).await? {

@@ -123,7 +123,7 @@ pub struct ExecRequest {
     /// Working directory; the user's home when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
-    /// `NAME` or `UID[:GID]`, as the guest knows them; root when absent.
+    /// `USER` or `USER:GROUP`, names or numbers as the guest knows them; root when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Whether input will come; otherwise it reads /dev/null.

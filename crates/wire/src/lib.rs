@@ -12,6 +12,7 @@
 mod base64;
 pub mod canary;
 pub mod control;
+pub mod exec_end;
 pub mod exit_code;
 pub mod guest;
 pub mod identity;

@@ -167,6 +167,11 @@ impl Evidence {
     pub fn exec_log(&self, exec: u32) -> PathBuf {
         self.0.join(format!("exec-{exec}.log"))
     }
+
+    /// How the detached program with this number ended ([`crate::exec_end`]); not there while that is not known.
+    pub fn exec_end(&self, exec: u32) -> PathBuf {
+        self.0.join(format!("exec-{exec}.end"))
+    }
 }
 
 directory!(

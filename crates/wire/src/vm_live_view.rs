@@ -115,6 +115,48 @@ pub struct VmStatsView {
     pub runner: Option<ProcessUse>,
     /// What its disk uses.
     pub disk: Option<DiskUse>,
+    /// What the kernel counts in the control group of its VMM; absent where it is in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<CgroupUse>,
+    /// What its guest says of itself; absent when it is paused or does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestUse>,
+}
+
+/// What the kernel counts in a control group; what is not counted is absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupUse {
+    /// Memory in bytes, caches included.
+    pub memory_bytes: Option<u64>,
+    /// The limit of that.
+    pub memory_limit: Option<u64>,
+    /// Processor time so far, in milliseconds.
+    pub cpu_ms: Option<u64>,
+    /// Processes and threads.
+    pub threads: Option<u64>,
+    /// The limit of those.
+    pub threads_limit: Option<u64>,
+}
+
+/// What a guest says of itself: a claim. What it does not say is absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestUse {
+    /// Its memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// What programs could still have of that.
+    pub memory_available_bytes: Option<u64>,
+    /// Its load of the last minute, times a hundred.
+    pub load_1_percent: Option<u64>,
+    /// Likewise of the last five minutes.
+    pub load_5_percent: Option<u64>,
+    /// Likewise of the last fifteen minutes.
+    pub load_15_percent: Option<u64>,
+    /// Its processes and threads.
+    pub threads: Option<u64>,
+    /// The size of its root file system in bytes.
+    pub root_bytes: Option<u64>,
+    /// What could still be written there.
+    pub root_free_bytes: Option<u64>,
 }
 
 /// What a process uses of the host.

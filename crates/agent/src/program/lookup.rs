@@ -1,6 +1,7 @@
 //! Checks an exec request and turns it into what execve takes. Pure: no file is looked at here, the kernel
 //! answers which candidate exists.
 
+use super::account::Account;
 use super::terminal::WindowSize;
 use crate::sys::spawn::{Plan, User};
 use outlast_wire::guest::Exec;
@@ -38,8 +39,8 @@ pub(crate) enum BadRequest {
     Size(u32, u32),
 }
 
-/// Checks `request`.
-pub(super) fn check(request: &Exec) -> Result<Plan, BadRequest> {
+/// Checks `request`, which is to run as `account`, where that is to be known by its name.
+pub(super) fn check(request: &Exec, account: Option<Account>) -> Result<Plan, BadRequest> {
     let program = request.argv.first().filter(|name| !name.is_empty()).ok_or(BadRequest::NoProgram)?;
     if let Some(entry) = request.env.iter().find(|entry| !entry.contains('=')) {
         return Err(BadRequest::Environment(entry.clone()));
@@ -59,9 +60,12 @@ pub(super) fn check(request: &Exec) -> Result<Plan, BadRequest> {
     Ok(Plan {
         candidates: strings(&candidates(program, &request.env))?,
         arguments: strings(&request.argv)?,
-        environment: strings(&request.env)?,
+        environment: strings(&environment(&request.env, account.as_ref()))?,
         directory: string(&request.cwd)?,
-        user: user(request.uid, request.gid)?,
+        user: match account {
+            Some(account) => Some(account.user),
+            None => user(request.uid, request.gid)?,
+        },
         terminal: request.pty,
     })
 }
@@ -76,11 +80,18 @@ fn candidates(program: &str, env: &[String]) -> Vec<String> {
     path.split(':').filter(|place| !place.is_empty()).map(|place| format!("{place}/{program}")).collect()
 }
 
+/// An account knows where it is at home, unless the request knows better.
+fn environment(env: &[String], account: Option<&Account>) -> Vec<String> {
+    let home = account.map(|account| format!("HOME={}", account.home));
+    let home = home.filter(|_| !env.iter().any(|entry| entry.starts_with("HOME=")));
+    env.iter().cloned().chain(home).collect()
+}
+
 fn user(uid: u32, gid: u32) -> Result<Option<User>, BadRequest> {
     if let Some(id) = [uid, gid].into_iter().find(|id| *id == u32::MAX) {
         return Err(BadRequest::Id(id));
     }
-    let user = User { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) };
+    let user = User { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid), groups: Vec::new() };
     let already = user.uid == rustix::process::geteuid() && user.gid == rustix::process::getegid();
     Ok((!already).then_some(user))
 }
@@ -111,18 +122,19 @@ mod tests {
             pty: false,
             rows: 0,
             columns: 0,
+            user: String::new(),
         }
     }
 
     fn refused(change: impl FnOnce(&mut Exec)) -> BadRequest {
         let mut request = request();
         change(&mut request);
-        check(&request).unwrap_err()
+        check(&request, None).unwrap_err()
     }
 
     #[test]
     fn a_bare_name_is_looked_up_in_the_path_of_its_own_environment() {
-        let plan = check(&request()).unwrap();
+        let plan = check(&request(), None).unwrap();
         assert_eq!(plan.candidates, [c"/one/prog", c"/two/prog"].map(CString::from));
         assert_eq!(candidates("prog", &[]), ["/bin/prog", "/usr/bin/prog"]);
     }
@@ -148,8 +160,25 @@ mod tests {
 
     #[test]
     fn a_size_is_nothing_without_a_terminal() {
-        let plan = check(&Exec { rows: u32::MAX, ..request() }).unwrap();
+        let plan = check(&Exec { rows: u32::MAX, ..request() }, None).unwrap();
         assert!(!plan.terminal);
-        assert!(check(&Exec { pty: true, rows: 65535, ..request() }).unwrap().terminal);
+        assert!(check(&Exec { pty: true, rows: 65535, ..request() }, None).unwrap().terminal);
+    }
+
+    #[test]
+    fn an_account_is_at_home_where_it_is_unless_the_request_says_otherwise() {
+        let account = |uid| {
+            let user =
+                User { uid: Uid::from_raw(uid), gid: Gid::from_raw(7), groups: vec![Gid::from_raw(8)] };
+            Account { user, home: "/srv".to_owned() }
+        };
+        // The numbers of the request mean nothing then.
+        let named = Exec { uid: u32::MAX, gid: u32::MAX, ..request() };
+        let plan = check(&named, Some(account(5))).unwrap();
+        assert!(plan.environment.contains(&c"HOME=/srv".into()));
+        assert_eq!(plan.user.unwrap().groups, [Gid::from_raw(8)]);
+        let env = vec!["HOME=/own".to_owned()];
+        let plan = check(&Exec { env, ..named }, Some(account(5))).unwrap();
+        assert_eq!(plan.environment, [CString::from(c"HOME=/own")]);
     }
 }

@@ -10,6 +10,7 @@
 //!
 //! Not known here: connections and frames (a program talks to an outlet), and who collects exit statuses.
 
+mod account;
 mod cgroup;
 mod lookup;
 mod reaper;
@@ -25,6 +26,7 @@ pub(crate) use seat::{attend as offer_console, console_device};
 
 use crate::refusal::Reason;
 use crate::sys::spawn::{self, Plan, Stage};
+use account::{Account, AccountError};
 use cgroup::{CgroupError, Group, Limits};
 use lookup::BadRequest;
 use outlast_wire::guest::{Exec, INITIAL_CREDIT, Resize, StdinData};
@@ -47,6 +49,9 @@ pub(crate) enum StartError {
     /// The request cannot be carried out as it stands.
     #[error("request")]
     Request(#[from] BadRequest),
+    /// The guest knows no such user.
+    #[error(transparent)]
+    User(#[from] AccountError),
     /// Its cgroup could not be made.
     #[error("cgroup")]
     Cgroup(#[from] CgroupError),
@@ -80,7 +85,8 @@ fn stage_text(stage: Stage) -> &'static str {
 impl Reason for StartError {
     fn errno(&self) -> i32 {
         match self {
-            Self::Request(_) => Errno::INVAL.raw_os_error(),
+            Self::Request(_) | Self::User(AccountError::Unknown(_)) => Errno::INVAL.raw_os_error(),
+            Self::User(AccountError::Read(_, source)) => source.raw_os_error().unwrap_or(0),
             Self::Cgroup(error) => error.errno(),
             Self::Streams(source) | Self::Clone(source) | Self::Child { source, .. } => source.raw_os_error(),
         }
@@ -203,7 +209,8 @@ impl Handle {
 /// # Errors
 /// [`StartError`]; nothing is left of the attempt then.
 pub(crate) fn start(request: &Exec, site: &Site) -> Result<(Handle, Running), StartError> {
-    let plan = lookup::check(request)?;
+    let account = (!request.user.is_empty()).then(|| Account::find(&request.user)).transpose()?;
+    let plan = lookup::check(request, account)?;
     let limits = Limits { memory_max: request.memory_max, pids_max: request.pids_max };
     let group = Rc::new(site.groups.make(&limits)?);
     let started = start_in(request, plan, &group, site);
@@ -248,5 +255,5 @@ fn streams_of(request: &Exec, plan: &Plan, site: &Site) -> Result<(Streams, [Own
         return Streams::pipes(request.stdin, &site.null);
     }
     let window = WindowSize::new(request.rows, request.columns).ok_or(Errno::INVAL)?;
-    Streams::terminal(request.stdin, window, plan.user.map(|user| user.uid))
+    Streams::terminal(request.stdin, window, plan.user.as_ref().map(|user| user.uid))
 }

@@ -18,7 +18,7 @@ use outlast_wire::guest::Exec;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -33,7 +33,7 @@ const ACTIVE: &str = "/sys/class/tty/console/active";
 const CLEAR_LIMIT: Duration = Duration::from_secs(5);
 
 /// So many times in a row there may be an end of file: a terminal that has gone for good tells nothing else.
-const MOST_ENDS: u32 = 16;
+const MOST_ENDS: u32 = 256;
 
 /// What a shell on the console has in its environment. Which terminal is at the other end is not known here.
 const ENVIRONMENT: [&str; 5] = [
@@ -72,39 +72,42 @@ fn request(memory_max: u64, pids_max: u32) -> Exec {
         pty: true,
         rows: 0,
         columns: 0,
+        user: String::new(),
     }
 }
 
 async fn offer(site: &Site, device: &Path, request: &Exec) -> io::Result<()> {
-    let terminal = watch(open(device)?, Interest::READABLE)?;
-    let usual = tcgetattr(terminal.get_ref())?;
+    let usual = tcgetattr(open(device)?)?;
+    let mut ends = 0;
     console::say("press Enter for a shell on this console");
-    loop {
-        enter(&terminal).await?;
+    while ends < MOST_ENDS {
+        // Anew each time: the kernel hangs a terminal up for everybody when the session ends that it controlled.
+        let terminal = watch(open(device)?, Interest::READABLE)?;
+        // A program may have left it as it likes. What was typed ahead stays.
+        let _ = tcsetattr(terminal.get_ref(), OptionalActions::Now, &usual);
+        if !enter(&terminal).await? {
+            ends += 1;
+            continue;
+        }
+        ends = 0;
         if let Err(error) = shell(site, device, request).await {
             console::say_error("start a shell on the console", &error);
         }
-        restore(&terminal, &usual);
     }
+    Err(io::ErrorKind::UnexpectedEof.into())
 }
 
-/// A program may have left it as it likes. What was typed ahead stays.
-fn restore(terminal: &AsyncFd<OwnedFd>, usual: &Termios) {
-    let _ = tcsetattr(terminal.get_ref(), OptionalActions::Now, usual);
-}
-
-/// Waits until a line was typed, whatever is in it.
-async fn enter(terminal: &AsyncFd<OwnedFd>) -> io::Result<()> {
-    let mut ends = 0;
+/// Waits until a line was typed, whatever is in it; or until its end of file, which may be a hang-up.
+async fn enter(terminal: &AsyncFd<OwnedFd>) -> io::Result<bool> {
     let mut line = [0; 256];
     loop {
         terminal.readable().await?.retain_ready();
         match terminal.try_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut line)?)) {
-            Ok(0) if ends >= MOST_ENDS => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(0) => ends += 1,
-            Ok(length) if line[..length].contains(&b'\n') => return Ok(()),
-            Ok(_) => ends = 0,
+            Ok(0) => return Ok(false),
+            Ok(length) if line[..length].contains(&b'\n') => return Ok(true),
+            Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => return Ok(false),
             Err(error) => return Err(error),
         }
     }
@@ -112,7 +115,7 @@ async fn enter(terminal: &AsyncFd<OwnedFd>) -> io::Result<()> {
 
 /// Runs one shell to its end, and ends what it left behind: nothing goes on unseen on a console.
 async fn shell(site: &Site, device: &Path, request: &Exec) -> Result<(), super::StartError> {
-    let plan = lookup::check(request)?;
+    let plan = lookup::check(request, None)?;
     let limits = Limits { memory_max: request.memory_max, pids_max: request.pids_max };
     let group = Rc::new(site.groups.make(&limits)?);
     let ran = run(site, device, plan, &group).await;

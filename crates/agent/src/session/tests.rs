@@ -146,6 +146,7 @@ pub(super) fn shell(script: &str) -> Exec {
         pty: false,
         rows: 0,
         columns: 0,
+        user: String::new(),
     }
 }
 

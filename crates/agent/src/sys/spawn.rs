@@ -56,13 +56,15 @@ impl Stage {
         [Self::Session, Self::Descriptors, Self::Privileges, Self::Directory, Self::Program, Self::Terminal];
 }
 
-/// The user a program runs as; supplementary groups are always dropped.
-#[derive(Debug, Clone, Copy)]
+/// The user a program runs as; the agent's own supplementary groups are always dropped.
+#[derive(Debug, Clone)]
 pub(crate) struct User {
     /// User id.
     pub(crate) uid: Uid,
     /// Group id.
     pub(crate) gid: Gid,
+    /// Supplementary groups.
+    pub(crate) groups: Vec<Gid>,
 }
 
 /// Everything a child becomes, complete before it exists.
@@ -295,7 +297,7 @@ fn prepare(shared: &Shared) -> Result<(), (Stage, Errno)> {
     if shared.plan.terminal {
         rustix::process::ioctl_tiocsctty(stdin).map_err(at(Stage::Terminal))?;
     }
-    if let Some(user) = shared.plan.user {
+    if let Some(user) = &shared.plan.user {
         become_user(user).map_err(at(Stage::Privileges))?;
     }
     rustix::thread::set_no_new_privs(true).map_err(at(Stage::Privileges))?;
@@ -321,8 +323,8 @@ fn close_others_on_exec() -> Result<(), Errno> {
     check(unsafe { call(libc::SYS_close_range, [3, u32::MAX as usize, flags, 0]) }).map(drop)
 }
 
-fn become_user(user: User) -> Result<(), Errno> {
-    rustix::thread::set_thread_groups(&[])?;
+fn become_user(user: &User) -> Result<(), Errno> {
+    rustix::thread::set_thread_groups(&user.groups)?;
     rustix::thread::set_thread_res_gid(user.gid, user.gid, user.gid)?;
     rustix::thread::set_thread_res_uid(user.uid, user.uid, user.uid)
 }

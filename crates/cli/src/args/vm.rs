@@ -174,7 +174,7 @@ pub(crate) struct VmExecArgs {
     /// The working directory [default: /]
     #[arg(long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
-    /// root, outlast, UID or UID:GID [default: root]
+    /// A user the guest knows: NAME or UID, and :GROUP or :GID [default: root]
     #[arg(long, value_name = "U")]
     pub(crate) user: Option<String>,
     /// How long it may run [default: as long as it likes]
@@ -211,10 +211,11 @@ pub(crate) struct VmCpArgs {
 pub(crate) struct VmLogsArgs {
     /// The VM's name
     pub(crate) name: String,
-    /// Go on until the VM ends
+    /// Go on until the VM, or the program, ends
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// What the detached program of this number wrote, instead of the console
+    /// What the detached program of this number wrote, instead of the console; the exit code is the program's, once it is
+    /// over
     #[arg(long, value_name = "N")]
     pub(crate) exec: Option<u32>,
 }

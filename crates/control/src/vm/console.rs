@@ -14,11 +14,16 @@ use crate::site::Site;
 use crate::wait;
 use outlast_machine::process::{Process, Sighting};
 use outlast_machine::sys::signal::Interrupts;
-use outlast_model::timeout;
+use outlast_model::{Outcome, timeout};
 use outlast_store::{IncarnationRow, VmRow};
 use outlast_wire::control::{GENERATION_OF_VMS, Request};
+use outlast_wire::exec_end::{ExecEndRecord, LONGEST};
+use outlast_wire::paths::Evidence;
 use rustix::event::PollFlags;
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Ctrl-]: leaves a console. Every other key is the guest's.
@@ -56,25 +61,40 @@ pub enum Left {
     Ended(Option<String>),
 }
 
-/// Passes a log of a VM on to `sink`; one that lives or does not.
+/// What is known when a log was passed on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AfterVmLog {
+    /// How the program ended whose log it was, if it has.
+    pub outcome: Option<Outcome>,
+    /// Bytes of its output that were not kept.
+    pub truncated_bytes: u64,
+}
+
+/// Passes a log of a VM on to `sink`; one that lives or does not. What a program wrote is followed to that program's end.
 ///
 /// # Errors
 /// [`VmError::NoLog`]; it cannot be read, or `sink` takes no more.
-pub fn logs(site: &Site, name: &str, log: VmLog, extent: Extent, sink: &mut dyn Sink) -> Result<(), Error> {
+pub fn logs(
+    site: &Site,
+    name: &str,
+    log: VmLog,
+    extent: Extent,
+    sink: &mut dyn Sink,
+) -> Result<AfterVmLog, Error> {
     let vm = find(site, name)?;
     let (row, tail) = open(site, &vm, log)?;
-    let end = extent == Extent::ToTheEnd && row.ended_unix_ns.is_none();
-    let follower = Follower {
-        site,
-        vm: &vm,
-        row,
-        tail,
-        backlog: Backlog::default(),
-        seat: None,
-        line: None,
-        runner: None,
+    let end = match log {
+        VmLog::Console => None,
+        VmLog::Program(number) => Some(ProgramEnd::of(&site.places().evidence(row.id), number)),
     };
-    follower.run(end, sink).map(drop)
+    // Order matters: what was written before an end that is seen is read after it.
+    let ended = end.as_ref().and_then(ProgramEnd::read);
+    let live = extent == Extent::ToTheEnd && row.ended_unix_ns.is_none() && ended.is_none();
+    let backlog = Backlog::default();
+    let mut follower =
+        Follower { site, vm: &vm, row, tail, backlog, seat: None, line: None, runner: None, end };
+    follower.run(live, sink)?;
+    Ok(follower.after())
 }
 
 /// Passes on what the console of a VM says, from its boot on, and what is typed there, until the VM ends or somebody leaves.
@@ -87,8 +107,17 @@ pub fn console(site: &Site, name: &str, seat: Option<Seat<'_>>, sink: &mut dyn S
         return Err(not_running(&vm).into());
     }
     let (row, tail) = open(site, &vm, VmLog::Console)?;
-    let follower =
-        Follower { site, vm: &vm, row, tail, backlog: Backlog::default(), seat, line: None, runner: None };
+    let mut follower = Follower {
+        site,
+        vm: &vm,
+        row,
+        tail,
+        backlog: Backlog::default(),
+        seat,
+        line: None,
+        runner: None,
+        end: None,
+    };
     follower.run(true, sink)
 }
 
@@ -124,6 +153,29 @@ enum Wake {
     Nothing,
 }
 
+/// Where a detached program's end is written down.
+struct ProgramEnd(PathBuf);
+
+impl ProgramEnd {
+    fn of(evidence: &Evidence, number: u32) -> Self {
+        Self(evidence.exec_end(number))
+    }
+
+    fn is_there(&self) -> bool {
+        self.0.exists()
+    }
+
+    /// What it says. What makes no sense says nothing.
+    fn read(&self) -> Option<AfterVmLog> {
+        let mut text = Vec::new();
+        File::open(&self.0).ok()?.take(LONGEST).read_to_end(&mut text).ok()?;
+        let record: ExecEndRecord = serde_json::from_slice(&text).ok()?;
+        let cause = || Outcome::Lost { cause: "what was written down of its end makes no sense".to_owned() };
+        let outcome = Outcome::try_from(&record.outcome).unwrap_or_else(|_| cause());
+        Some(AfterVmLog { outcome: Some(outcome), truncated_bytes: record.truncated_bytes })
+    }
+}
+
 struct Follower<'a> {
     site: &'a Site,
     vm: &'a VmRow,
@@ -134,13 +186,17 @@ struct Follower<'a> {
     /// The runner's socket, once something was typed.
     line: Option<Link>,
     runner: Option<Process>,
+    /// Of a program's log: where its end is written down.
+    end: Option<ProgramEnd>,
 }
 
 impl Follower<'_> {
     /// `live` goes on until the VM's end; otherwise until there is no more.
-    fn run(mut self, live: bool, sink: &mut dyn Sink) -> Result<Left, Error> {
+    fn run(&mut self, live: bool, sink: &mut dyn Sink) -> Result<Left, Error> {
         let mut over = !live;
         loop {
+            // Order matters: what is read after its end is all that it wrote.
+            over = over || self.end.as_ref().is_some_and(ProgramEnd::is_there);
             if self.backlog.is_empty() {
                 self.backlog.refill(&mut self.tail)?;
             }
@@ -252,6 +308,16 @@ impl Follower<'_> {
     /// Nothing has happened for a while: is there still somebody at work?
     fn is_over(&self) -> Result<bool, Error> {
         Ok(matches!(reconcile(self.site, self.row.id)?, Standing::Over(_)))
+    }
+
+    /// How the program ended whose log was followed: as its runner has written down, or nobody knows.
+    fn after(self) -> AfterVmLog {
+        let Some(end) = &self.end else { return AfterVmLog::default() };
+        let lost = || {
+            let cause = format!("{} ended before it was known how it ended", self.vm.name);
+            self.row.ended_unix_ns.map(|_| Outcome::Lost { cause })
+        };
+        end.read().unwrap_or_else(|| AfterVmLog { outcome: lost(), truncated_bytes: 0 })
     }
 
     fn why(&self) -> Result<String, Error> {

@@ -34,7 +34,7 @@ mod talk;
 mod testing;
 mod words;
 
-pub use console::{Left, Seat, VmLog, console, logs};
+pub use console::{AfterVmLog, Left, Seat, VmLog, console, logs};
 pub use copy::{Beside, Copied, Here, copy_in, copy_out};
 pub use create::create;
 pub use error::VmError;

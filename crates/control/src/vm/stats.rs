@@ -1,15 +1,29 @@
-//! What a VM uses of the host, as the kernel counts it: no question to the guest, and none to its runner.
+//! What a VM uses of the host, as the kernel counts it, and what its guest says of itself, where it says it soon.
 
+use super::copy::own_program;
+use super::exec::{Company, exec};
 use super::living::living;
 use crate::clock;
 use crate::error::Error;
+use crate::follow::Sink;
 use crate::site::Site;
+use outlast_machine::cgroup::{CgroupUsage, Hierarchy, IncarnationCgroup};
 use outlast_machine::host;
 use outlast_machine::process::{self, Process, Sighting};
+use outlast_model::{IncarnationId, Outcome, VmState, timeout};
 use outlast_store::IncarnationRow;
+use outlast_wire::guest::usage::{USAGE, Usage};
 use outlast_wire::identity::ProcessIdentity;
-use outlast_wire::vm_live_view::{DiskUse, ProcessUse, VmStatsView};
+use outlast_wire::output_log::Stream;
+use outlast_wire::vm_live_view::{CgroupUse, DiskUse, GuestUse, ProcessUse, VmStatsView};
+use std::io;
 use std::path::Path;
+use std::time::Duration;
+
+/// How long the guest may take to say what it uses.
+const GUEST_SAYS_WITHIN: Duration = timeout::CONTROL;
+/// Bytes of what it says that are looked at.
+const SAID_AT_MOST: usize = 4096;
 
 /// Clock ticks of /proc a second: USER_HZ, which is 100 on every architecture that outlast runs on.
 const TICKS: u64 = 100;
@@ -24,6 +38,7 @@ pub fn stats(site: &Site, name: &str) -> Result<VmStatsView, Error> {
     let since = row.running_unix_ns.unwrap_or(row.created_unix_ns);
     let spec = &living.vm.spec;
     let disk = site.places().vm(living.vm.id).disk_of(living.vm.disk_of);
+    let guest = if living.vm.state == VmState::Paused { None } else { guest_use(site, name) };
     Ok(VmStatsView {
         id: living.vm.id.to_string(),
         name: living.name(),
@@ -35,7 +50,61 @@ pub fn stats(site: &Site, name: &str) -> Result<VmStatsView, Error> {
         vmm: vmm_pid(row).and_then(use_of),
         runner: row.runner.as_ref().and_then(|runner| use_of(runner.pid)),
         disk: disk_use(&disk, spec.disk().size().bytes()),
+        cgroup: cgroup_use(site, row.id),
+        guest,
     })
+}
+
+/// A host without control groups counts nothing; neither does one whose groups cannot be found.
+fn cgroup_use(site: &Site, id: IncarnationId) -> Option<CgroupUse> {
+    let hierarchy = Hierarchy::detect_or_do_without().ok()?;
+    let usage = IncarnationCgroup::named(&hierarchy, site.store().ok()?.id(), id).usage();
+    (usage != CgroupUsage::default()).then_some(CgroupUse {
+        memory_bytes: usage.memory,
+        memory_limit: usage.memory_limit,
+        cpu_ms: usage.processor_us.map(|us| us / 1000),
+        threads: usage.threads,
+        threads_limit: usage.threads_limit,
+    })
+}
+
+/// What the guest says of itself, if it does within [`GUEST_SAYS_WITHIN`]: a guest that is too busy to answer, or of an
+/// earlier version, is no reason to tell nothing.
+fn guest_use(site: &Site, name: &str) -> Option<GuestUse> {
+    let request = own_program(&[USAGE], Some(GUEST_SAYS_WITHIN));
+    let mut said = Said::default();
+    let company = Company { sink: &mut said, input: None, signals: None, size: None };
+    let ended = exec(site, name, request).and_then(|program| program.attend(company));
+    match ended {
+        Ok(ended) if ended.outcome == Outcome::Completed => {}
+        other => {
+            tracing::debug!(?other, "the guest does not say what it uses");
+            return None;
+        }
+    }
+    let usage = Usage::parse(&String::from_utf8_lossy(&said.0));
+    Some(GuestUse {
+        memory_bytes: usage.memory_total,
+        memory_available_bytes: usage.memory_available,
+        load_1_percent: usage.load_1_percent,
+        load_5_percent: usage.load_5_percent,
+        load_15_percent: usage.load_15_percent,
+        threads: usage.threads,
+        root_bytes: usage.root_total,
+        root_free_bytes: usage.root_free,
+    })
+}
+
+/// What the guest's side says, no more of it than it can have to say.
+#[derive(Default)]
+struct Said(Vec<u8>);
+
+impl Sink for Said {
+    fn write(&mut self, _: Stream, bytes: &[u8]) -> io::Result<()> {
+        let room = SAID_AT_MOST.saturating_sub(self.0.len());
+        self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        Ok(())
+    }
 }
 
 /// The pid of an incarnation's VMM as it is seen from here. The row has the one that its runner sees, in a PID

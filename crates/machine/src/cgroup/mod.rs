@@ -22,11 +22,13 @@ mod find;
 mod kill;
 mod limits;
 mod scope;
+mod usage;
 
 pub use events::CgroupEvents;
 pub use find::Hierarchy;
 pub use limits::{Limited, Limits};
 pub use scope::Scopes;
+pub use usage::CgroupUsage;
 
 use find::{CONTROLLERS, Tree, Version};
 use outlast_model::{IncarnationId, StoreId};
@@ -279,6 +281,15 @@ impl IncarnationCgroup {
         }
         let at = |controller| self.hierarchy.tree_of(controller).map(|tree| self.directory(&tree.root));
         CgroupEvents::read(at("memory").as_deref(), at("pids").as_deref())
+    }
+
+    /// What the group uses at this moment.
+    pub fn usage(&self) -> CgroupUsage {
+        if let Some(vmm) = self.scope.as_ref().map(Scope::vmm) {
+            return CgroupUsage::read(Some(&vmm), Some(&vmm), Some(&vmm));
+        }
+        let at = |controller| self.hierarchy.tree_of(controller).map(|tree| self.directory(&tree.root));
+        CgroupUsage::read(at("memory").as_deref(), at("cpu").as_deref(), at("pids").as_deref())
     }
 
     /// Kills everything that is in the group, of which nothing must be left: for whoever removes it, after the

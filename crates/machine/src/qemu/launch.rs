@@ -23,7 +23,7 @@ use rustix::process::Signal;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream as StdUnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use tokio::net::UnixStream;
@@ -69,7 +69,7 @@ fn attend(
     stream: UnixStream,
     console: StdUnixStream,
 ) -> Result<Attended, LaunchError> {
-    let (console, keys) = keep_console(console, plan.evidence.console_log())?;
+    let (console, keys) = keep_console(console, plan)?;
     let (request_sender, requests) = mpsc::channel(REQUESTS);
     let (migration, migration_news) = watch::channel(None);
     let (event_sender, events) = mpsc::channel(EVENTS);
@@ -279,12 +279,18 @@ fn confine(plan: &LaunchPlan, pid: u32) -> Option<JoinHandle<Result<(), crate::c
 }
 
 /// The console is drained for as long as QEMU holds its end, whatever becomes of the driver.
-fn keep_console(console: StdUnixStream, path: PathBuf) -> Result<(JoinHandle<()>, ConsoleKeys), LaunchError> {
+fn keep_console(
+    console: StdUnixStream,
+    plan: &LaunchPlan,
+) -> Result<(JoinHandle<()>, ConsoleKeys), LaunchError> {
     let failed = |source| LaunchError::Channel { what: "console", source };
     console.set_nonblocking(true).map_err(failed)?;
     let (words, keys) = UnixStream::from_std(console).map_err(failed)?.into_split();
+    let path = plan.evidence.console_log();
+    // Only a long-lived VM has a disk of its own, and somebody at its console.
+    let most = if plan.machine.scratch.is_some() { limit::VM_CONSOLE_BYTES } else { limit::CONSOLE_BYTES };
     let keeping = tokio::spawn(async move {
-        let kept = console::record(words, &path, limit::CONSOLE_BYTES, "the guest wrote more than is kept");
+        let kept = console::record(words, &path, most, "the guest wrote more than is kept");
         if let Err(error) = kept.await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the console is not kept");
         }

@@ -36,8 +36,11 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
 fn take_over<B: Backend>(core: &mut Core<B>, kept: &[u32]) -> Result<(), Stumble> {
     let (Some(vm), Some(link)) = (core.desk.vm.as_ref(), core.link.as_mut()) else { return Ok(()) };
     for stream in kept {
-        let log = |number| vm.evidence.exec_log(number);
-        let number = vm.execs.adopt(*stream, log, limit::OUTPUT_BYTES_MAX).map_err(Stumble::failed)?;
+        let files = |number| {
+            let end = Some(vm.evidence.exec_end(number));
+            vm::Files { log: vm.evidence.exec_log(number), end }
+        };
+        let number = vm.execs.adopt(*stream, files, limit::OUTPUT_BYTES_MAX).map_err(Stumble::failed)?;
         let detail = Some(format!("exec {number} goes on in the restored guest"));
         core.journal.note(JournalEntry::Program { phase: "kept".to_owned(), detail });
     }

@@ -7,6 +7,8 @@ use crate::vm::{Ask, Opened, ProgramAsk, remove_log};
 use outlast_model::{limit, timeout};
 use outlast_wire::control::{Answer, ExecRequest};
 use outlast_wire::guest::Exec;
+use std::rc::Rc;
+use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
@@ -17,10 +19,13 @@ const ENVIRONMENT: [&str; 2] =
 /// What a program with a terminal has as well: the least that every terminal does.
 const TERMINAL: &str = "TERM=vt100";
 
+/// The agent tells the end of a program that is over its time within this; one that does not is as good as gone.
+const ANSWERS_WITHIN: Duration = timeout::PROBE;
+
 /// Runs a program and serves its client until one of the two is gone, or until it has begun when it is detached.
 pub(super) async fn attend(
     mut stream: UnixStream,
-    desk: &Desk,
+    desk: &Rc<Desk>,
     request: ExecRequest,
 ) -> Result<(), ClientError> {
     let detach = request.detach;
@@ -41,10 +46,24 @@ pub(super) async fn attend(
     attached::attend(stream, vm, program, &log).await
 }
 
-async fn begin(desk: &Desk, request: ExecRequest) -> Result<(&VmDesk, Opened), String> {
+/// The second net of a program's deadline: its agent ends it, and one that does not say so in time is not waited for. The
+/// time during which the VM is paused is nobody's.
+async fn outwait(desk: Rc<Desk>, number: u32, deadline: Duration) {
+    let Some(vm) = desk.vm.as_ref() else { return };
+    tokio::time::sleep(deadline.saturating_add(ANSWERS_WITHIN)).await;
+    while desk.state.get() == "paused" {
+        tokio::time::sleep(deadline.saturating_add(ANSWERS_WITHIN)).await;
+    }
+    let cause = "its time was over, and the guest does not say that it ended it";
+    vm.execs.give_up(number, cause);
+    // For when the guest listens again.
+    vm.ask(Ask::Program(ProgramAsk::Kill { number })).await;
+}
+
+async fn begin(desk: &Rc<Desk>, request: ExecRequest) -> Result<(&VmDesk, Opened), String> {
     let vm = desk.vm.as_ref().ok_or("this incarnation is no long-lived VM")?;
     let limit = request.output_limit.unwrap_or(limit::OUTPUT_BYTES_MAX);
-    let detached = request.detach;
+    let (detached, deadline) = (request.detach, request.timeout_ms.map(Duration::from_millis));
     let exec = complete(request, vm)?;
     let (reply, opened) = oneshot::channel();
     vm.ask(Ask::Program(ProgramAsk::Open { exec, limit, detached, reply })).await;
@@ -52,7 +71,12 @@ async fn begin(desk: &Desk, request: ExecRequest) -> Result<(&VmDesk, Opened), S
     let mut program = opened.await.map_err(ending)?.map_err(|error| crate::boot::chain(&error))?;
     // The guest says soon whether it began; when the VM ends first, that is said instead.
     let cause = match tokio::time::timeout(timeout::AGENT_REQUEST, &mut program.started).await {
-        Ok(Ok(Ok(()))) => return Ok((vm, program)),
+        Ok(Ok(Ok(()))) => {
+            if let Some(deadline) = deadline {
+                tokio::task::spawn_local(outwait(Rc::clone(desk), program.number, deadline));
+            }
+            return Ok((vm, program));
+        }
         Ok(Ok(Err(cause))) => cause,
         Ok(Err(gone)) => ending(gone),
         Err(_) => {
@@ -70,10 +94,12 @@ fn complete(request: ExecRequest, vm: &VmDesk) -> Result<Exec, String> {
     if argv.is_empty() {
         return Err("a program is needed".to_owned());
     }
-    let (uid, gid) = user.as_deref().map_or(Ok((0, 0)), numbers)?;
-    let home = if uid == 0 { "/root" } else { "/home/outlast" };
     let mut whole: Vec<String> = ENVIRONMENT.iter().map(|&assignment| assignment.to_owned()).collect();
-    whole.push(format!("HOME={home}"));
+    // Names, and where they are at home, are the guest's to know.
+    let (uid, gid) = if user.is_some() { (u32::MAX, u32::MAX) } else { (0, 0) };
+    if user.is_none() {
+        whole.push("HOME=/root".to_owned());
+    }
     whole.push(format!("HOSTNAME={}", vm.host_name));
     if pty {
         whole.push(TERMINAL.to_owned());
@@ -96,17 +122,6 @@ fn complete(request: ExecRequest, vm: &VmDesk) -> Result<Exec, String> {
         pty,
         rows: rows.into(),
         columns: columns.into(),
+        user: user.unwrap_or_default(),
     })
-}
-
-/// A user as numbers. Names are the guest's, and which number they have there is not asked.
-fn numbers(user: &str) -> Result<(u32, u32), String> {
-    let number = |text: &str| text.parse::<u32>().ok();
-    let found = match (user, user.split_once(':')) {
-        ("root", _) => Some((0, 0)),
-        ("outlast", _) => Some((1000, 1000)),
-        (_, Some((uid, gid))) => number(uid).zip(number(gid)),
-        (uid, None) => number(uid).map(|uid| (uid, uid)),
-    };
-    found.ok_or_else(|| format!("'{user}' is no user: root, outlast, UID or UID:GID"))
 }

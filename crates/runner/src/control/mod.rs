@@ -73,7 +73,7 @@ async fn serve(listener: UnixListener, desk: Rc<Desk>) {
     }
 }
 
-async fn attend(mut stream: UnixStream, desk: &Desk) -> Result<(), ClientError> {
+async fn attend(mut stream: UnixStream, desk: &Rc<Desk>) -> Result<(), ClientError> {
     let ours = rustix::process::geteuid().as_raw();
     // Root may always; it could signal us anyway.
     let theirs = stream.peer_cred()?.uid();

@@ -3,10 +3,11 @@
 //! One bounded queue for all clients. An ask carries the way its answer goes back; who asks waits for it with a
 //! deadline of its own.
 
-use super::execs::{ExecError, Execs, Opened};
+use super::execs::{ExecError, Execs, Files, Opened};
 use crate::boot::chain;
 use crate::link::Link;
 use outlast_wire::guest::Exec;
+use outlast_wire::paths::Evidence;
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -92,7 +93,7 @@ pub(crate) enum ProgramAsk {
         exec: Exec,
         /// How much of its output is kept, in bytes.
         limit: u64,
-        /// Whether nobody will wait for its end.
+        /// Whether nobody stays beside it: its end is written down then.
         detached: bool,
         /// It was sent.
         reply: oneshot::Sender<Result<Opened, ExecError>>,
@@ -131,10 +132,14 @@ pub(crate) enum ProgramAsk {
 
 impl ProgramAsk {
     /// Sends what is asked to the guest. What concerns a program that has ended meanwhile is passed over.
-    pub(super) fn carry_out(self, execs: &Execs, link: &mut Link, log: impl FnOnce(u32) -> PathBuf) {
+    pub(super) fn carry_out(self, execs: &Execs, link: &mut Link, evidence: &Evidence) {
         let done = match self {
             Self::Open { exec, limit, detached, reply } => {
-                let opened = execs.open(link, exec, log, (limit, detached));
+                let files = |number| Files {
+                    log: evidence.exec_log(number),
+                    end: detached.then(|| evidence.exec_end(number)),
+                };
+                let opened = execs.open(link, exec, files, limit);
                 // Its client went away before it was begun.
                 let Err(Ok(orphan)) = reply.send(opened) else { return };
                 execs.kill(link, orphan.number)

@@ -10,18 +10,21 @@
 //! writes goes into a log of its own, where its client reads it; no client, slow or silent, holds the guest up.
 //! Everything that comes from the guest is bounded here: the credit it may give, and what its log may hold.
 
+use crate::clock;
 use crate::decision;
 use crate::link::{BACKLOG, Link, LinkError, Listener};
 use crate::output::OutputLog;
 use outlast_model::{BootStep, Outcome};
+use outlast_wire::exec_end::ExecEndRecord;
 use outlast_wire::guest::{
     Exec, GuestMessage, HostMessage, INITIAL_CREDIT, Output, Resize, Signal, StdinData, guest_words,
 };
 use outlast_wire::output_log::Stream;
+use outlast_wire::record::OutcomeRecord;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use thiserror::Error;
 use tokio::sync::{Notify, oneshot, watch};
@@ -79,6 +82,15 @@ impl ExecEnd {
     }
 }
 
+/// What is kept of a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Files {
+    /// Its output.
+    pub(crate) log: PathBuf,
+    /// How it ended, of one that nobody stays beside.
+    pub(crate) end: Option<PathBuf>,
+}
+
 /// A program that was sent: who asked hears here of its start and of its end.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -121,28 +133,32 @@ struct Program {
     log: Option<OutputLog>,
     /// What may still be sent to its standard input; never more than the protocol's first credit.
     credit: usize,
-    grown: watch::Sender<u64>,
+    /// Gone when its end was told.
+    grown: Option<watch::Sender<u64>>,
     started: Option<oneshot::Sender<Result<(), String>>>,
     ended: Option<oneshot::Sender<ExecEnd>>,
     /// Why its output could not be kept.
     unkept: Option<String>,
+    /// Where its end is written down, when nobody is told.
+    record: Option<PathBuf>,
 }
 
 impl Execs {
-    /// Sends a program. Its output is kept in `log`, at most `limit` bytes of it; one that is detached nobody waits for.
+    /// Sends a program. At most `limit` bytes of its output are kept.
     pub(crate) fn open(
         &self,
         link: &mut Link,
         exec: Exec,
-        log: impl FnOnce(u32) -> std::path::PathBuf,
-        (limit, detached): (u64, bool),
+        files: impl FnOnce(u32) -> Files,
+        limit: u64,
     ) -> Result<Opened, ExecError> {
         let mut inner = self.inner.borrow_mut();
         if inner.programs.len() >= MAX_EXECS {
             return Err(ExecError::TooMany);
         }
         let number = inner.last_number + 1;
-        let path = log(number);
+        let Files { log: path, end: record } = files(number);
+        let detached = record.is_some();
         let log = OutputLog::create(&path, limit).map_err(ExecError::Log)?;
         let stream = link.open_stream();
         if let Err(error) = link.queue(stream, HostMessage::Exec(exec)) {
@@ -157,10 +173,11 @@ impl Execs {
             number,
             log: Some(log),
             credit: 0,
-            grown: grow,
+            grown: Some(grow),
             started: Some(start),
             ended: Some(end),
             unkept: None,
+            record,
         };
         inner.programs.insert(stream, program);
         if detached {
@@ -169,12 +186,12 @@ impl Execs {
         Ok(Opened { number, started, ended, grown })
     }
 
-    /// Takes over a program that ran when the guest was saved, and that nobody waits for: from now on its output is kept
-    /// in `log`.
+    /// Takes over a program that ran when the guest was saved, and that nobody waits for: from now on its output and its
+    /// end are kept in `files`.
     pub(crate) fn adopt(
         &self,
         stream: u32,
-        log: impl FnOnce(u32) -> std::path::PathBuf,
+        files: impl FnOnce(u32) -> Files,
         limit: u64,
     ) -> Result<u32, ExecError> {
         let mut inner = self.inner.borrow_mut();
@@ -182,11 +199,20 @@ impl Execs {
             return Err(ExecError::TooMany);
         }
         let number = inner.last_number + 1;
-        let log = OutputLog::create(&log(number), limit).map_err(ExecError::Log)?;
+        let Files { log, end: record } = files(number);
+        let log = OutputLog::create(&log, limit).map_err(ExecError::Log)?;
         inner.last_number = number;
         let (grown, _) = watch::channel(log.length());
-        let program =
-            Program { number, log: Some(log), credit: 0, grown, started: None, ended: None, unkept: None };
+        let program = Program {
+            number,
+            log: Some(log),
+            credit: 0,
+            grown: Some(grown),
+            started: None,
+            ended: None,
+            unkept: None,
+            record,
+        };
         inner.programs.insert(stream, program);
         inner.detached.insert(stream);
         Ok(number)
@@ -280,6 +306,14 @@ impl Execs {
         streams.iter().try_for_each(|stream| link.queue(*stream, HostMessage::Signal(Signal { number: 9 })))
     }
 
+    /// Nobody waits any longer for a program's end: whoever is told is told `cause`. It is counted among those that run
+    /// until the guest says otherwise, for it may.
+    pub(crate) fn give_up(&self, number: u32, cause: &str) {
+        if let Ok((_, program)) = self.inner.borrow_mut().of(number) {
+            program.close(Outcome::Lost { cause: cause.to_owned() });
+        }
+    }
+
     /// How many run.
     pub(crate) fn count(&self) -> usize {
         self.inner.borrow().programs.len()
@@ -367,11 +401,19 @@ impl Program {
         let stream = if output.descriptor == 2 { Stream::Stderr } else { Stream::Stdout };
         let Some(log) = self.log.as_mut().filter(|_| self.unkept.is_none()) else { return Ok(()) };
         log.append(stream, &output.data).map_err(|error| self.unkept = Some(error.to_string()))?;
-        self.grown.send_replace(log.length());
+        if let Some(grown) = &self.grown {
+            grown.send_replace(log.length());
+        }
         Ok(())
     }
 
     fn end(mut self, outcome: Outcome) {
+        self.close(outcome);
+    }
+
+    /// Tells its end, once.
+    fn close(&mut self, outcome: Outcome) {
+        let began = self.started.is_none();
         self.begin(match &outcome {
             Outcome::NotStarted { cause, .. } | Outcome::Lost { cause } => Err(cause.clone()),
             _ => Ok(()),
@@ -381,14 +423,34 @@ impl Program {
             None => outcome,
         };
         let closed = self.log.take().map_or(Ok((0, 0)), OutputLog::close);
-        let (log_bytes, _) = closed.unwrap_or_else(|error| {
+        let (log_bytes, truncated_bytes) = closed.unwrap_or_else(|error| {
             tracing::warn!(%error, exec = self.number, "cannot close a program's output log");
             (0, 0)
         });
+        if let Some(path) = self.record.take().filter(|_| began) {
+            let record = ExecEndRecord {
+                outcome: OutcomeRecord::from(&outcome),
+                truncated_bytes,
+                unix_ns: clock::unix_ns(),
+            };
+            if let Err(error) = write_down(&path, &record) {
+                tracing::warn!(%error, exec = self.number, "cannot write down a program's end");
+            }
+        }
         if let Some(ended) = self.ended.take() {
             let _ = ended.send(ExecEnd { outcome, log_bytes });
         }
+        // Order matters: whoever hears that no more will come asks for the end.
+        self.grown = None;
     }
+}
+
+/// Whole, or not there. Not synced: after a power failure of the host its end is not known, as that of its VM is.
+fn write_down(path: &Path, record: &ExecEndRecord) -> io::Result<()> {
+    let text = serde_json::to_vec(record)?;
+    let beside = path.with_extension("end.partial");
+    std::fs::write(&beside, text)?;
+    std::fs::rename(&beside, path)
 }
 
 /// Removes the log of a program that never was, or that nobody will read.

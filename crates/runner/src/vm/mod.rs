@@ -22,7 +22,7 @@ mod watch;
 
 pub(crate) use ask::{Ask, Asks, ProgramAsk, Reply, StopOrder, Taken};
 use execs::ExecError;
-pub(crate) use execs::{ExecEnd, Execs, Opened, attach, remove_log};
+pub(crate) use execs::{ExecEnd, Execs, Files, Opened, attach, remove_log};
 use pause::Cut;
 pub(crate) use watch::{Finding, Watch, Watched};
 
@@ -144,8 +144,7 @@ async fn answer<B: Backend>(
             return None;
         }
         Ask::Program(ask) => {
-            let evidence = &core.evidence;
-            ask.carry_out(execs, core.link.as_mut()?, |number| evidence.exec_log(number));
+            ask.carry_out(execs, core.link.as_mut()?, &core.evidence);
             return None;
         }
     };

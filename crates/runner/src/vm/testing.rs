@@ -12,7 +12,7 @@ pub(crate) async fn serve(mut link: Link, execs: Rc<Execs>, mut asks: Asks, evid
         tokio::select! {
             biased;
             ask = asks.next() => match ask {
-                Ask::Program(ask) => ask.carry_out(&execs, &mut link, |number| evidence.exec_log(number)),
+                Ask::Program(ask) => ask.carry_out(&execs, &mut link, &evidence),
                 other => panic!("{other:?}"),
             },
             doomed = execs.doomed() => Execs::execute(&mut link, &doomed).unwrap(),

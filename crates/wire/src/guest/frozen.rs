@@ -38,6 +38,7 @@ fn host_messages() -> Vec<HostMessage> {
             pty: true,
             rows: 24,
             columns: 80,
+            user: text("u"),
         }),
         HostMessage::StdinData(StdinData { data: vec![4], last: true }),
         HostMessage::Signal(Signal { number: 15 }),

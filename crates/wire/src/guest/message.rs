@@ -370,6 +370,12 @@ pub struct Exec {
     /// Columns of that terminal, as `rows`.
     #[prost(uint32, tag = "12")]
     pub columns: u32,
+    /// A user as the guest knows it, in the place of `uid` and `gid`: `USER` or `USER:GROUP`, names of its /etc/passwd and
+    /// /etc/group or numbers. The user's home becomes HOME unless `env` has one; without `GROUP` the program has the
+    /// user's own group and all others that name the user. Where this is set, `uid` and `gid` are [`u32::MAX`], which an
+    /// agent that does not know it refuses.
+    #[prost(string, tag = "13")]
+    pub user: String,
 }
 
 /// Bytes for standard input.

@@ -27,6 +27,7 @@ pub mod copy;
 mod frozen;
 mod hello;
 mod message;
+pub mod usage;
 mod words;
 
 pub use codec::{FrameDecoder, FrameError, decode, encode};

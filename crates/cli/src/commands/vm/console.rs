@@ -4,11 +4,13 @@ use super::terminal::{self, Raw};
 use super::{DONE, Form};
 use crate::args::{VmLogsArgs, VmNameArgs};
 use crate::failure::Failure;
+use crate::output::progress::warn;
 use crate::output::stream::{Collected, OwnStreams};
 use crate::output::{json, note};
-use outlast_control::vm::{Left, Seat, VmLog};
+use outlast_control::vm::{AfterVmLog, Left, Seat, VmLog};
 use outlast_control::{Extent, HANG_UP, Interrupts, Site};
-use outlast_wire::exit_code::FailureKind;
+use outlast_model::Outcome;
+use outlast_wire::exit_code::{FailureKind, of_outcome, run};
 use outlast_wire::view::LogsView;
 use std::io;
 use std::os::fd::AsFd;
@@ -50,11 +52,44 @@ pub(super) fn logs(site: &Site, args: &VmLogsArgs, form: Form) -> Result<u8, Fai
     let extent = if args.follow { Extent::ToTheEnd } else { Extent::SoFar };
     if form == Form::Json {
         let mut collected = Collected::default();
-        outlast_control::vm::logs(site, &args.name, log, extent, &mut collected)?;
+        let after = outlast_control::vm::logs(site, &args.name, log, extent, &mut collected)?;
         let (stdout, stderr) = collected.into_texts();
-        json(&LogsView { stdout, stderr, truncated_bytes: 0, outcome: None })?;
-        return Ok(DONE);
+        let code = code_of(&after);
+        let outcome = after.outcome.as_ref().map(Into::into);
+        json(&LogsView { stdout, stderr, truncated_bytes: after.truncated_bytes, outcome })?;
+        return Ok(code);
     }
-    outlast_control::vm::logs(site, &args.name, log, extent, &mut OwnStreams::default())?;
-    Ok(DONE)
+    let after = outlast_control::vm::logs(site, &args.name, log, extent, &mut OwnStreams::default())?;
+    if after.truncated_bytes > 0 {
+        warn(&format!("output truncated, {} bytes dropped", after.truncated_bytes));
+    }
+    if let Some(outcome @ (Outcome::Lost { .. } | Outcome::TimedOut | Outcome::OutOfMemory)) = &after.outcome
+    {
+        note(&format!("outlast: {outcome}"));
+    }
+    Ok(code_of(&after))
+}
+
+/// A program that is over gives its code, as if we had been beside it; a log alone is no program's.
+fn code_of(after: &AfterVmLog) -> u8 {
+    match &after.outcome {
+        None => DONE,
+        Some(_) if after.truncated_bytes > 0 => run::OURS,
+        Some(outcome) => of_outcome(outcome),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_of_a_program_that_is_over_ends_with_its_code() {
+        let code = |outcome, truncated_bytes| code_of(&AfterVmLog { outcome, truncated_bytes });
+        assert_eq!(code(None, 0), 0, "it runs still");
+        assert_eq!(code(Some(Outcome::Completed), 0), 0);
+        assert_eq!(code(Some(Outcome::Exited { code: 3 }), 0), 3);
+        assert_eq!(code(Some(Outcome::Completed), 1), 125, "a copy that is not whole is no success");
+        assert_eq!(code(Some(Outcome::Lost { cause: String::new() }), 0), 125);
+    }
 }

@@ -51,7 +51,7 @@ fn spec_sheet(view: &VmSpecView) -> String {
 fn sheet(view: &VmView, now: u64) -> String {
     let mut sheet = String::new();
     let mut line = |name: &str, value: String| {
-        let _ = writeln!(sheet, "{name:<14} {value}");
+        let _ = writeln!(sheet, "{}", format!("{name:<14} {value}").trim_end());
     };
     let vm = &view.summary;
     let moment = |ns: u64| format!("{} ({})", human::utc(ns), human::ago(ns, now));

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::output::{facts, human, json};
 use outlast_control::Site;
 use outlast_control::vm::Vcpus;
-use outlast_wire::vm_live_view::{ProcessUse, VmPingView, VmStatsView};
+use outlast_wire::vm_live_view::{CgroupUse, GuestUse, ProcessUse, VmPingView, VmStatsView};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -72,7 +72,42 @@ fn stats_sheet(view: &VmStatsView) -> String {
         .disk
         .map(|disk| format!("{} on the host, of {}", human::bytes(disk.host_bytes), human::bytes(disk.size)));
     line("disk", disk.unwrap_or_else(|| "-".to_owned()));
+    line("control group", view.cgroup.as_ref().map_or_else(|| "-".to_owned(), cgroup));
+    let guest = view.guest.as_ref();
+    line("guest memory", guest.and_then(guest_memory).unwrap_or_else(|| "-".to_owned()));
+    line("guest load", guest.and_then(guest_load).unwrap_or_else(|| "-".to_owned()));
+    line("guest disk", guest.and_then(guest_disk).unwrap_or_else(|| "-".to_owned()));
     sheet
+}
+
+/// What is counted there; what is not is left out.
+fn cgroup(used: &CgroupUse) -> String {
+    let limit =
+        |limit: Option<u64>| limit.map(|limit| format!(" of {}", human::bytes(limit))).unwrap_or_default();
+    let threads_limit = used.threads_limit.map(|limit| format!(" of {limit}")).unwrap_or_default();
+    let parts = [
+        used.memory_bytes
+            .map(|bytes| format!("{}{} of memory", human::bytes(bytes), limit(used.memory_limit))),
+        used.cpu_ms.map(|ms| format!("{} of processor time", human::duration(Duration::from_millis(ms)))),
+        used.threads.map(|threads| format!("{threads}{threads_limit} threads")),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn guest_memory(used: &GuestUse) -> Option<String> {
+    let (all, available) = (used.memory_bytes?, used.memory_available_bytes?);
+    Some(format!("{} available, of {}", human::bytes(available), human::bytes(all)))
+}
+
+fn guest_load(used: &GuestUse) -> Option<String> {
+    let shown = |percent: u64| format!("{}.{:02}", percent / 100, percent % 100);
+    let loads = [used.load_1_percent?, used.load_5_percent?, used.load_15_percent?].map(shown);
+    let threads = used.threads.map(|threads| format!(", {threads} threads")).unwrap_or_default();
+    Some(format!("{}{threads}", loads.join(" ")))
+}
+
+fn guest_disk(used: &GuestUse) -> Option<String> {
+    Some(format!("{} free, of {}", human::bytes(used.root_free_bytes?), human::bytes(used.root_bytes?)))
 }
 
 fn process(used: Option<&ProcessUse>) -> String {

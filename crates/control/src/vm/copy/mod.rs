@@ -27,6 +27,7 @@ use outlast_machine::sys::signal::Interrupts;
 use outlast_wire::control::ExecRequest;
 use outlast_wire::guest::copy::PROGRAM;
 use std::path::Path;
+use std::time::Duration;
 
 /// The host's side of a copy.
 #[derive(Debug, Clone, Copy)]
@@ -69,22 +70,28 @@ fn copied(here: Option<&Tally>, there: Vec<String>) -> Copied {
 
 /// Runs the agent's own program in the guest.
 fn begin<'s>(site: &'s Site, name: &str, arguments: &[&str], stdin: bool) -> Result<Program<'s>, Error> {
-    let argv = std::iter::once(PROGRAM).chain(arguments.iter().copied()).map(str::to_owned).collect();
-    let request = ExecRequest {
-        argv,
+    let mut request = own_program(arguments, None);
+    request.stdin = stdin;
+    // A copy may be of any size: what was taken out of the log takes no space, and what was not is bounded.
+    request.output_limit = Some(u64::MAX);
+    exec(site, name, request)
+}
+
+/// A request for the agent's own program.
+pub(super) fn own_program(arguments: &[&str], within: Option<Duration>) -> ExecRequest {
+    ExecRequest {
+        argv: std::iter::once(PROGRAM).chain(arguments.iter().copied()).map(str::to_owned).collect(),
         env: Vec::new(),
         cwd: Some("/".to_owned()),
         user: None,
-        stdin,
+        stdin: false,
         pty: false,
         rows: 0,
         columns: 0,
-        timeout_ms: None,
+        timeout_ms: within.map(|within| u64::try_from(within.as_millis()).unwrap_or(u64::MAX)),
         detach: false,
-        // A copy may be of any size: what was taken out of the log takes no space, and what was not is bounded.
-        output_limit: Some(u64::MAX),
-    };
-    exec(site, name, request)
+        output_limit: None,
+    }
 }
 
 /// What the program's end means, which is all there is to know of the guest's side.
