@@ -114,6 +114,7 @@ fn what_is_typed_reaches_a_shell_of_root_and_ctrl_c_is_the_guests() {
         seat.until("52 again");
         // The end of the shell is not the end of the console.
         seat.type_in(b"exit\r");
+        seat.until("press Enter for a shell");
         seat.type_in(b"\r");
         seat.type_in(b"echo $((60+2)) anew\r");
         seat.until("62 anew");

@@ -35,6 +35,9 @@ const CLEAR_LIMIT: Duration = Duration::from_secs(5);
 /// So many times in a row there may be an end of file: a terminal that has gone for good tells nothing else.
 const MOST_ENDS: u32 = 256;
 
+/// What is said when nothing but Enter is waited for.
+const OFFER: &str = "press Enter for a shell on this console";
+
 /// What a shell on the console has in its environment. Which terminal is at the other end is not known here.
 const ENVIRONMENT: [&str; 5] = [
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -79,7 +82,7 @@ fn request(memory_max: u64, pids_max: u32) -> Exec {
 async fn offer(site: &Site, device: &Path, request: &Exec) -> io::Result<()> {
     let usual = tcgetattr(open(device)?)?;
     let mut ends = 0;
-    console::say("press Enter for a shell on this console");
+    console::say(OFFER);
     while ends < MOST_ENDS {
         // Anew each time: the kernel hangs a terminal up for everybody when the session ends that it controlled.
         let terminal = watch(open(device)?, Interest::READABLE)?;
@@ -93,6 +96,7 @@ async fn offer(site: &Site, device: &Path, request: &Exec) -> io::Result<()> {
         if let Err(error) = shell(site, device, request).await {
             console::say_error("start a shell on the console", &error);
         }
+        console::say(OFFER);
     }
     Err(io::ErrorKind::UnexpectedEof.into())
 }

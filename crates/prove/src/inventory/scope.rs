@@ -119,7 +119,7 @@ impl Scope {
         }
         // Where VMs are; what one keeps is in a directory of its own, which goes with it. What a detached program wrote is
         // evidence.
-        for name in ["vms", "incarnations/*/exec-*.log"] {
+        for name in ["vms", "incarnations/*/exec-*.log", "incarnations/*/exec-*.end"] {
             home = home.except(name);
         }
         let kept = Evidence::at(PathBuf::from("incarnations/*"));
@@ -200,9 +200,13 @@ mod tests {
         for kept in ["outlast.db", "outlast.db-wal", "run", "library", "library/images/x", "incarnations/i"] {
             assert!(!lists(kept), "{kept} is no leak");
         }
-        for kept in
-            ["incarnations/i/journal.jsonl", "incarnations/i/outputs/a/b", "incarnations/i/exec-2.log", "vms"]
-        {
+        for kept in [
+            "incarnations/i/journal.jsonl",
+            "incarnations/i/outputs/a/b",
+            "incarnations/i/exec-2.log",
+            "incarnations/i/exec-2.end",
+            "vms",
+        ] {
             assert!(!lists(kept), "{kept} is no leak");
         }
         for leak in [
