@@ -73,7 +73,8 @@ fn cgroup_use(site: &Site, id: IncarnationId) -> Option<CgroupUse> {
 fn guest_use(site: &Site, name: &str) -> Option<GuestUse> {
     let request = own_program(&[USAGE], Some(GUEST_SAYS_WITHIN));
     let mut said = Said::default();
-    let company = Company { sink: &mut said, input: None, signals: None, size: None };
+    let company =
+        Company { sink: &mut said, input: None, signals: None, size: None, passes_interrupt: false };
     let ended = exec(site, name, request).and_then(|program| program.attend(company));
     match ended {
         Ok(ended) if ended.outcome == Outcome::Completed => {}
