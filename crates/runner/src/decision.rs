@@ -301,6 +301,21 @@ mod tests {
     }
 
     #[test]
+    fn a_death_that_nobody_can_name_is_unknown_and_says_what_was_seen() {
+        let seen = [
+            Interrupt::Vmm(VmmEvent::MonitorLost),
+            Interrupt::Vmm(VmmEvent::Exited(VmmExit::Unknown)),
+            Interrupt::LinkLost("closed".to_owned()),
+            Interrupt::NotOurs,
+        ];
+        for interrupt in seen {
+            let ending = interrupted(Phase::Running, &interrupt);
+            assert_eq!(ending.cause, DeathCause::Unknown, "{interrupt:?}");
+            assert!(!ending.evidence[0].is_empty(), "{interrupt:?}");
+        }
+    }
+
+    #[test]
     fn a_sigsys_of_the_vmm_is_its_confinement() {
         let ending = interrupted(Phase::Running, &Interrupt::Vmm(VmmEvent::Exited(VmmExit::Signal(31))));
         assert_eq!(ending.cause, DeathCause::VmmBlocked);
