@@ -1,11 +1,11 @@
 //! Eight clients do anything to four VMs: there is an order in which every answer is true, no VM has two VMMs, and nothing
 //! is left.
 
-use outlast_e2e::crowd::{Crowd, Watch, play, violations};
+use outlast_e2e::crowd::{Crowd, Evening, Watch, play, violations};
 use outlast_e2e::{Lab, on_lab};
 use rusqlite::Connection;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const CLIENTS: u64 = 8;
 
@@ -37,9 +37,10 @@ fn crowd(seed: u64, within: Duration) {
 
 fn come_together(lab: &Lab, seed: u64, within: Duration) -> Crowd {
     let watch = Watch::begin();
-    let since = Instant::now();
+    let evening = Evening::begin(within);
     let played: Vec<_> = std::thread::scope(|scope| {
-        let client = |client| scope.spawn(move || play(lab, (seed, client), since, within));
+        let evening = &evening;
+        let client = |client| scope.spawn(move || play(lab, seed, client, evening));
         let clients: Vec<_> = (0..CLIENTS).map(client).collect();
         clients.into_iter().map(|client| client.join().expect("a client does not panic")).collect()
     });

@@ -96,14 +96,20 @@ fn halves<'a>(calls: impl Iterator<Item = &'a Call>) -> (Vec<Call>, Vec<Option<u
 /// A crowd that got nothing done shows nothing.
 fn nothing_done(crowd: &Crowd) -> Vec<String> {
     let done = |verb: Verb| crowd.calls.iter().any(|call| call.verb == verb && call.answer == Answer::Done);
-    let needed = [Verb::Create, Verb::Start, Verb::Exec];
-    let mut wrong: Vec<String> =
-        needed.into_iter().filter(|verb| !done(*verb)).map(|verb| format!("no {verb:?} was done")).collect();
-    if !done(Verb::Stop) && !done(Verb::ForcedStop) && !done(Verb::ForcedRemove) {
-        wrong.push("nothing was stopped".to_owned());
-    }
+    let mut wrong = missing(done);
     if crowd.together.iter().all(Vec::is_empty) {
         wrong.push("no VMM was seen".to_owned());
     }
     wrong
+}
+
+/// What must have been done for anything to be shown, and was not.
+pub(super) fn missing(done: impl Fn(Verb) -> bool) -> Vec<String> {
+    let needed = [Verb::Create, Verb::Start, Verb::Exec];
+    let mut missing: Vec<String> =
+        needed.into_iter().filter(|verb| !done(*verb)).map(|verb| format!("no {verb:?} was done")).collect();
+    if ![Verb::Stop, Verb::ForcedStop, Verb::ForcedRemove].into_iter().any(done) {
+        missing.push("nothing was stopped".to_owned());
+    }
+    missing
 }

@@ -24,5 +24,5 @@ mod watch;
 pub use judge::{Crowd, violations};
 pub use model::{Answer, Call, Verb, Word};
 pub use plan::{Wish, Wishes};
-pub use play::play;
+pub use play::{Evening, play};
 pub use watch::{Vmm, Watch};

@@ -1,49 +1,69 @@
 //! Makes a client's calls, one after the other, and reads what is said. What makes no sense to say is kept as it is, for
 //! the judge.
 
+use super::judge;
 use super::model::{Answer, Call, Verb, Word};
 use super::plan::{NAMES, Wish, Wishes};
 use crate::call::Output;
 use crate::lab::Lab;
 use outlast_wire::view::ErrorView;
 use outlast_wire::vm_view::{VmStartedView, VmStoppedView, VmSummary, VmView};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A call that takes longer than this hangs: a stop's own limit, a start's and a paused program's are all below.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// The calls of one client until the time is over, and what was said that cannot be.
-pub fn play(
-    lab: &Lab,
-    (seed, client): (u64, u64),
+/// When a crowd leaves: when its time is over, and it has got something done; a host with much to do takes longer.
+#[derive(Debug)]
+pub struct Evening {
     since: Instant,
-    within: Duration,
-) -> (Vec<Call>, Vec<String>) {
+    least: Duration,
+    done: Mutex<BTreeSet<Verb>>,
+}
+
+impl Evening {
+    /// It begins.
+    pub fn begin(least: Duration) -> Self {
+        Self { since: Instant::now(), least, done: Mutex::default() }
+    }
+
+    fn is_over(&self) -> bool {
+        let enough = || {
+            let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+            judge::missing(|verb| done.contains(&verb)).is_empty()
+        };
+        let elapsed = self.since.elapsed();
+        elapsed >= self.least && (elapsed >= self.least * 6 || enough())
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_nanos()).expect("a test is shorter than five hundred years")
+    }
+}
+
+/// The calls of one client until the evening is over, and what was said that cannot be.
+pub fn play(lab: &Lab, seed: u64, client: u64, evening: &Evening) -> (Vec<Call>, Vec<String>) {
     let (mut calls, mut wrong) = (Vec::new(), Vec::new());
     for wish in Wishes::of(seed, client) {
-        if since.elapsed() >= within {
+        if evening.is_over() {
             break;
         }
-        let begun = now(since);
+        let begun = evening.now();
         let output = lab.call(&words(wish)).within(LIMIT).run();
-        let ended = now(since);
+        let ended = evening.now();
         match answers(wish, &output) {
-            Ok(answers) => calls.extend(answers.into_iter().map(|(name, answer)| Call {
-                client,
-                verb: wish.verb,
-                name: name.to_owned(),
-                begun,
-                ended,
-                answer,
+            Ok(answers) => calls.extend(answers.into_iter().map(|(name, answer)| {
+                if answer == Answer::Done {
+                    evening.done.lock().unwrap_or_else(PoisonError::into_inner).insert(wish.verb);
+                }
+                Call { client, verb: wish.verb, name: name.to_owned(), begun, ended, answer }
             })),
             Err(why) => wrong.push(format!("client {client}: {why}: {output}")),
         }
     }
     (calls, wrong)
-}
-
-fn now(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_nanos()).expect("a test is shorter than five hundred years")
 }
 
 fn words(Wish { verb, name }: Wish) -> Vec<&'static str> {
