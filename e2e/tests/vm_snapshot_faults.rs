@@ -1,6 +1,7 @@
 //! Deaths in the middle of a snapshot: the VM is what it was, or dead of what it died of, and nothing half made stays.
 
 use outlast_e2e::{Lab, Process, Running, on_lab, until};
+use outlast_wire::journal::{Journal, JournalEntry};
 use outlast_wire::paths::VmDirectory;
 use outlast_wire::vm_view::VmStoppedView;
 use rustix::process::Signal;
@@ -33,9 +34,19 @@ impl<'a> Scene<'a> {
     fn begin(&self) -> Running {
         self.vmm.signal(Signal::STOP);
         let taking = self.lab.call(&["vm", "snapshot", "web", "before"]).start();
-        let half = until("it is being made", SOON, || Some(names(&self.directory)).filter(|n| !n.is_empty()));
+        until("its runner is at it", SOON, || self.has_begun().then_some(()));
+        let half = names(&self.directory);
         assert!(half.len() == 1 && half[0].starts_with(".new-"), "{half:?}");
         taking
+    }
+
+    /// By the word of the VM's runner.
+    fn has_begun(&self) -> bool {
+        let newest = self.lab.incarnations().pop().expect("the VM has an incarnation");
+        let journal = Journal::parse(&fs::read(newest.journal()).unwrap_or_default());
+        let is_it =
+            |entry: &JournalEntry| matches!(entry, JournalEntry::Snapshot { phase, .. } if phase == "began");
+        journal.lines.iter().any(|line| is_it(&line.entry))
     }
 
     /// Nothing of the snapshot is there.
@@ -154,7 +165,7 @@ fn a_snapshot_that_cannot_be_written_fails_and_the_vm_goes_on() {
         }
         scene.vmm.signal(Signal::CONT);
         let output = taking.wait();
-        output.expect_code(4).expect_stderr(&["web", "disk"]);
+        output.expect_code(4).expect_stderr(&["web:", ".new-"]);
         scene.expect_nothing();
         scene.expect_as_ever();
         assert!(!scene.runner.is_dead(), "it is the same incarnation");
