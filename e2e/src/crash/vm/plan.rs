@@ -107,7 +107,12 @@ fn timeout(way: Way, upcoming: BootStep) -> Plan {
             Way::Start | Way::Cold => failed(Cause::BootDeadline),
             Way::Restore => failed(Cause::RestoreDeadline),
         },
-        BootStep::LaunchVmm => restored(Cause::FileNeverOpens),
+        BootStep::LaunchVmm => match way {
+            Way::Start | Way::Cold => restored(Cause::FileNeverOpens),
+            Way::Restore => Plan::Senseless(
+                "the one file it waits for was read to its end a moment before, when its checksum was compared",
+            ),
+        },
         BootStep::StartGuest | BootStep::AgentHello => restored(Cause::VmmStopped),
         BootStep::Certify | BootStep::Settle => failed(Cause::VmmStopped),
         BootStep::Publish => failed(Cause::StoreLocked),
