@@ -13,6 +13,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(20);
+/// Longer than a runner keeps a connection on which nothing is said.
+const THINKS: Duration = Duration::from_secs(5);
 const LEAVE: &[u8] = b"\x1d";
 
 /// Somebody with a terminal of their own at a VM's console.
@@ -103,6 +105,10 @@ fn what_is_typed_reaches_a_shell_of_root_and_ctrl_c_is_the_guests() {
         seat.type_in(b"\r");
         seat.type_in(b"echo $((40+2)) $(id -u) $HOME $(hostname) on $(tty)\r");
         seat.until("42 0 /root web on /dev/ttyS0");
+        // The runner hangs up on whoever is silent for so long; what is typed then arrives all the same.
+        std::thread::sleep(THINKS);
+        seat.type_in(b"echo $((30+2)) after a while\r");
+        seat.until("32 after a while");
         // Neither leaves nor ends the shell: it ends what runs in it.
         seat.type_in(b"sleep 1000\r");
         until("it runs", SOON, || {

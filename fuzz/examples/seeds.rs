@@ -75,6 +75,7 @@ fn guest_messages() -> Vec<GuestMessage> {
             uptime_ms: 850,
             kept: vec![2],
             last_stream: 3,
+            numbers: vec![2],
         }),
         GuestMessage::Pong(guest::Pong {}),
         GuestMessage::ClockRead(guest::ClockRead { unix_ns: 1_700_000_000_000_000_000 }),

@@ -308,6 +308,7 @@ fn acknowledge(hello: &Hello) -> HelloAck {
         uptime_ms: 1000 * seconds.unwrap_or(0) + 500,
         kept: Vec::new(),
         last_stream: 0,
+        numbers: Vec::new(),
     }
 }
 

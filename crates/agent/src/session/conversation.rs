@@ -72,7 +72,7 @@ pub(super) struct Conversation {
     /// The highest stream that was used.
     last_stream: u32,
     /// While programs stand still: the streams of those that another host may take over.
-    frozen: Option<Vec<u32>>,
+    frozen: Option<Freeze>,
 }
 
 impl Conversation {
@@ -211,7 +211,7 @@ impl Conversation {
     fn freeze(&mut self, request: Freeze) -> GuestMessage {
         let frozen = self.services.site.freeze(true);
         if frozen.is_ok() {
-            self.frozen = Some(request.keep);
+            self.frozen = Some(request);
         }
         answer("let programs stand still", frozen, |()| GuestMessage::Done(Done {}))
     }
@@ -230,9 +230,10 @@ impl Conversation {
         self.frozen.is_some()
     }
 
-    /// Ends everything that is not kept for another host; the streams of the programs that are. They stand still.
-    pub(super) fn hand_over(&mut self) -> Vec<u32> {
-        let keep = self.frozen.replace(Vec::new()).unwrap_or_default();
+    /// Ends everything that is not kept for another host; the streams of the programs that are, and what they are called.
+    /// They stand still.
+    pub(super) fn hand_over(&mut self) -> (Vec<u32>, Vec<u32>) {
+        let Freeze { keep, numbers } = self.frozen.replace(Freeze::default()).unwrap_or_default();
         let mut kept = Vec::new();
         self.streams.retain(|stream, open| match open {
             Open::Program(program) if keep.contains(stream) && !program.is_over() => {
@@ -250,7 +251,10 @@ impl Conversation {
             Open::Receiving(_) => false,
         });
         kept.sort_unstable();
-        kept
+        let called =
+            |stream: &u32| keep.iter().position(|kept| kept == stream).and_then(|at| numbers.get(at));
+        let numbers = kept.iter().map(|stream| called(stream).copied().unwrap_or(0)).collect();
+        (kept, numbers)
     }
 
     /// The highest stream that was used.

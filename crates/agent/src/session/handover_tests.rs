@@ -17,7 +17,7 @@ fn programs_that_nobody_waits_for_are_handed_over_to_the_host_of_a_restored_gues
             let (_, GuestMessage::Started(started)) = host.next().await else { panic!("not started") };
             pids.push(started.pid);
         }
-        host.send(9, HostMessage::Freeze(Freeze { keep: vec![2, 7] })).await;
+        host.send(9, HostMessage::Freeze(Freeze { keep: vec![7, 2], numbers: vec![1, 4] })).await;
         while !matches!(host.next().await, (9, GuestMessage::Done(_))) {}
         host.send(0, hello(2)).await;
         let ack = loop {
@@ -25,7 +25,7 @@ fn programs_that_nobody_waits_for_are_handed_over_to_the_host_of_a_restored_gues
                 break ack;
             }
         };
-        assert_eq!((ack.kept, ack.last_stream), (vec![2], 9));
+        assert_eq!((ack.kept, ack.numbers, ack.last_stream), (vec![2], vec![4], 9));
         gone(pids[0]).await;
         assert!(alive(pids[1]));
         std::fs::write(go, "").unwrap();

@@ -243,7 +243,7 @@ impl Session {
         match &mut self.state {
             // A snapshot that goes on, with another host.
             State::Talking(conversation) if conversation.is_frozen() => {
-                answer.kept = conversation.hand_over();
+                (answer.kept, answer.numbers) = conversation.hand_over();
                 answer.last_stream = conversation.last_stream();
                 self.outbox.hand_over(stream, GuestMessage::HelloAck(answer));
             }
@@ -266,6 +266,7 @@ impl Session {
             uptime_ms: crate::service::uptime_ms(),
             kept: Vec::new(),
             last_stream: 0,
+            numbers: Vec::new(),
         }
     }
 

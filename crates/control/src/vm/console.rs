@@ -9,7 +9,7 @@ use crate::evidence;
 use crate::follow::{Backlog, FollowError, Sink, Tail};
 use crate::logs::Extent;
 use crate::reconcile::{Standing, reconcile};
-use crate::runner_link::Link;
+use crate::runner_link::{Link, LinkError};
 use crate::site::Site;
 use crate::wait;
 use outlast_machine::process::{Process, Sighting};
@@ -282,12 +282,16 @@ impl Follower<'_> {
 
     /// A key that cannot be passed on is lost, as it is on a serial line that is not plugged in: what became of the VM is
     /// told by other means, and the next key tries again.
+    ///
+    /// The runner hangs up on whoever is silent for long, and a person who thinks is. A hang-up in the place of an answer
+    /// says that nothing was typed: such keys go over another connection.
     fn send(&mut self, keys: &[u8]) {
         let request = Request::Type { data: keys.to_vec() };
-        let open = || Link::open(self.site, &self.row)?.of_generation(GENERATION_OF_VMS);
-        let sent = match self.line.take().map_or_else(open, Ok) {
-            Ok(mut line) => line.ask(&request, TYPED_WITHIN).map(|_| line),
-            Err(error) => Err(error),
+        let ask = |mut line: Link| line.ask(&request, TYPED_WITHIN).map(|_| line);
+        let anew = || ask(Link::open(self.site, &self.row)?.of_generation(GENERATION_OF_VMS)?);
+        let sent = match self.line.take().map(ask) {
+            None | Some(Err(LinkError::HungUp | LinkError::Io(_))) => anew(),
+            Some(sent) => sent,
         };
         match sent {
             Ok(line) => self.line = Some(line),

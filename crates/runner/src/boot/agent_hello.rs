@@ -8,6 +8,7 @@ use crate::link::Link;
 use crate::vm;
 use outlast_machine::backend::Backend;
 use outlast_model::{limit, timeout};
+use outlast_wire::guest::HelloAck;
 use outlast_wire::intent::Start;
 use outlast_wire::journal::JournalEntry;
 use std::rc::Rc;
@@ -25,7 +26,7 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
     let hello = hello.map_err(Stumble::on_link)?;
     if let Start::Restore { .. } = core.intent.start {
         core.frozen = true;
-        take_over(core, &hello.kept)?;
+        take_over(core, &hello)?;
     }
     core.hello = Some(hello);
     Ok(())
@@ -33,14 +34,16 @@ pub(super) async fn make<B: Backend>(core: &mut Core<B>) -> Result<(), Stumble> 
 
 /// The programs that nobody waited for when the guest was saved go on with logs of this incarnation. What they say is
 /// listened to from now on: it may come with the agent's answer.
-fn take_over<B: Backend>(core: &mut Core<B>, kept: &[u32]) -> Result<(), Stumble> {
+fn take_over<B: Backend>(core: &mut Core<B>, hello: &HelloAck) -> Result<(), Stumble> {
     let (Some(vm), Some(link)) = (core.desk.vm.as_ref(), core.link.as_mut()) else { return Ok(()) };
-    for stream in kept {
+    let numbers = hello.numbers.iter().copied().chain(std::iter::repeat(0));
+    for (stream, number) in hello.kept.iter().copied().zip(numbers) {
         let files = |number| {
             let end = Some(vm.evidence.exec_end(number));
             vm::Files { log: vm.evidence.exec_log(number), end }
         };
-        let number = vm.execs.adopt(*stream, files, limit::OUTPUT_BYTES_MAX).map_err(Stumble::failed)?;
+        let number =
+            vm.execs.adopt((stream, number), files, limit::OUTPUT_BYTES_MAX).map_err(Stumble::failed)?;
         let detail = Some(format!("exec {number} goes on in the restored guest"));
         core.journal.note(JournalEntry::Program { phase: "kept".to_owned(), detail });
     }

@@ -32,6 +32,9 @@ use tokio::sync::{Notify, oneshot, watch};
 /// Programs of one VM that may run at the same time.
 pub(crate) const MAX_EXECS: usize = 64;
 
+/// No number of a program that a restored guest tells is beyond this: the next one must have room.
+const MAX_KEPT_NUMBER: u32 = 1 << 30;
+
 /// SIGKILL.
 const KILL: i32 = 9;
 /// What the guest protocol has of signals.
@@ -187,10 +190,10 @@ impl Execs {
     }
 
     /// Takes over a program that ran when the guest was saved, and that nobody waits for: from now on its output and its
-    /// end are kept in `files`.
+    /// end are kept in `files`. It keeps its number if the guest knows one that can be; what a guest says is a claim.
     pub(crate) fn adopt(
         &self,
-        stream: u32,
+        (stream, number): (u32, u32),
         files: impl FnOnce(u32) -> Files,
         limit: u64,
     ) -> Result<u32, ExecError> {
@@ -198,10 +201,12 @@ impl Execs {
         if inner.programs.len() >= MAX_EXECS {
             return Err(ExecError::TooMany);
         }
-        let number = inner.last_number + 1;
+        let is_free = inner.programs.values().all(|program| program.number != number);
+        let may_be = (1..=MAX_KEPT_NUMBER).contains(&number) && is_free;
+        let number = if may_be { number } else { inner.last_number + 1 };
         let Files { log, end: record } = files(number);
         let log = OutputLog::create(&log, limit).map_err(ExecError::Log)?;
-        inner.last_number = number;
+        inner.last_number = inner.last_number.max(number);
         let (grown, _) = watch::channel(log.length());
         let program = Program {
             number,
@@ -218,10 +223,11 @@ impl Execs {
         Ok(number)
     }
 
-    /// The streams of those that run and that nobody waits for.
-    pub(crate) fn detached(&self) -> Vec<u32> {
+    /// The streams and numbers of those that run and that nobody waits for.
+    pub(crate) fn detached(&self) -> (Vec<u32>, Vec<u32>) {
         let inner = self.inner.borrow();
-        inner.programs.keys().copied().filter(|stream| inner.detached.contains(stream)).collect()
+        let detached = inner.programs.iter().filter(|(stream, _)| inner.detached.contains(stream));
+        detached.map(|(stream, program)| (*stream, program.number)).unzip()
     }
 
     /// Sends bytes for which [`Execs::take_room`] found room to a program's standard input; `last` closes it.

@@ -144,11 +144,11 @@ async fn run_certified<B: Backend>(core: &mut Core<B>, since: Instant) -> Result
 /// one that is restored from a snapshot of it, which keeps those that nobody waits for. The agent has heard everything
 /// that was said to it when it answers.
 pub(super) async fn freeze<B: Backend>(core: &mut Core<B>) -> Result<(), LinkError> {
-    let keep = core.desk.vm.as_ref().map(|vm| vm.execs.detached()).unwrap_or_default();
+    let (keep, numbers) = core.desk.vm.as_ref().map(|vm| vm.execs.detached()).unwrap_or_default();
     let Some(link) = core.link.as_mut() else { return Ok(()) };
     // Order matters: it may be done although its answer does not come.
     core.frozen = true;
-    let frozen = link.request("freeze", HostMessage::Freeze(Freeze { keep })).await;
+    let frozen = link.request("freeze", HostMessage::Freeze(Freeze { keep, numbers })).await;
     if frozen.as_ref().is_err_and(|error| error.fault() == Fault::Refusal) {
         core.frozen = false;
     }

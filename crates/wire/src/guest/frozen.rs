@@ -52,7 +52,7 @@ fn host_messages() -> Vec<HostMessage> {
             console_pids_max: 7,
         }),
         HostMessage::Resize(Resize { rows: 24, columns: 80 }),
-        HostMessage::Freeze(Freeze { keep: vec![1, 300] }),
+        HostMessage::Freeze(Freeze { keep: vec![1, 300], numbers: vec![2, 5] }),
         HostMessage::Thaw(Thaw {}),
     ]
 }
@@ -68,8 +68,14 @@ fn guest_messages() -> Vec<GuestMessage> {
             uptime_ms: 9,
             kept: Vec::new(),
             last_stream: 0,
+            numbers: Vec::new(),
         }),
-        GuestMessage::HelloAck(HelloAck { kept: vec![1, 300], last_stream: 301, ..HelloAck::default() }),
+        GuestMessage::HelloAck(HelloAck {
+            kept: vec![1, 300],
+            last_stream: 301,
+            numbers: vec![2, 5],
+            ..HelloAck::default()
+        }),
         GuestMessage::Pong(Pong {}),
         GuestMessage::ClockRead(ClockRead { unix_ns: 1 << 40 }),
         GuestMessage::Reseeded(Reseeded {}),

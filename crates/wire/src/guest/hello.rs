@@ -138,6 +138,7 @@ mod tests {
             uptime_ms: 77,
             kept: vec![1, 2],
             last_stream: 3,
+            numbers: vec![1, 7],
         };
         let message = Some(GuestMessage::HelloAck(ack.clone()));
         (ack, encode(&GuestFrame { stream: 0, message }).unwrap())

@@ -178,6 +178,9 @@ pub struct HelloAck {
     /// none of them.
     #[prost(uint32, tag = "8")]
     pub last_stream: u32,
+    /// What people call the programs in `kept`, in the same order, as [`Freeze`] said it; 0 is not known.
+    #[prost(uint32, repeated, tag = "9")]
+    pub numbers: Vec<u32>,
 }
 
 /// Asks for a [`Pong`].
@@ -462,6 +465,9 @@ pub struct Freeze {
     /// The streams of programs that nobody waits for.
     #[prost(uint32, repeated, tag = "1")]
     pub keep: Vec<u32>,
+    /// What people call them, in the same order: the agent passes it on and understands nothing of it.
+    #[prost(uint32, repeated, tag = "2")]
+    pub numbers: Vec<u32>,
 }
 
 /// Asks that programs go on, if they stand still.
