@@ -146,7 +146,7 @@ fn host_messages() -> Vec<HostMessage> {
             console_pids_max: 1024,
         }),
         HostMessage::Resize(guest::Resize { rows: 24, columns: 80 }),
-        HostMessage::Freeze(guest::Freeze { keep: vec![1, 2] }),
+        HostMessage::Freeze(guest::Freeze { keep: vec![1, 2], numbers: vec![3, 1] }),
         HostMessage::Thaw(guest::Thaw {}),
     ]
 }
